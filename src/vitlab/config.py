@@ -1,0 +1,189 @@
+"""Typed settings: frozen pydantic models, JSON at rest, dotted overrides, did-you-mean, differences.
+
+A part that comes in kinds is a field whose type is a union of settings classes told apart by their `type` field; the union
+is the registry, and a kind can be named alone (`--set train.optimizer=SGD`).
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vitlab.errors import SettingsError
+
+Json = dict[str, Any]
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel, frozen=True):
+    """Base of every settings class: frozen, validated, and closed to unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+def to_json(settings: Settings) -> Json:
+    """Return `settings` as plain JSON values."""
+    return settings.model_dump(mode="json")
+
+
+def parse(kind: type[S], data: Mapping[str, Any], where: str | Path) -> S:
+    """Return `data` as settings of `kind`; `where` names the file or option in errors.
+
+    Raises:
+        SettingsError: a field is unknown (with the nearest name), missing, of the wrong type, or out of range.
+    """
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        raise _explain(kind, error, where) from None
+
+
+def override(settings: S, changes: Sequence[str]) -> S:
+    """Return `settings` with dotted `changes` applied in order, each "path.to.field=value" (value in JSON, or a bare word).
+
+    Setting a part to the name of a kind selects that kind with its defaults: "train.optimizer=SGD".
+
+    Raises:
+        SettingsError: a change names no field (with the nearest name) or its value does not fit.
+    """
+    data = to_json(settings)
+    for change in changes:
+        path, sign, text = change.partition("=")
+        if not sign:
+            raise SettingsError("--set", f"'{change}' has no '='", "write --set path.to.field=value")
+        _assign(data, path.strip().split("."), _value(text.strip()), change)
+    return parse(type(settings), data, "--set")
+
+
+def difference(old: Settings, new: Settings) -> list[str]:
+    """Return one line a field that differs, "path: old -> new", for the resolved settings against their recipe."""
+    before, after = dict(_leaves(to_json(old))), dict(_leaves(to_json(new)))
+    paths = [*before, *(path for path in after if path not in before)]
+    return [
+        f"{path}: {_show(before, path)} -> {_show(after, path)}"
+        for path in paths
+        if _show(before, path) != _show(after, path)
+    ]
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """Return "did you mean 'x'?" for the closest of `words`, or the list of them when none is close."""
+    close = difflib.get_close_matches(word.lower(), [known.lower() for known in words], n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{next(known for known in words if known.lower() == close[0])}'?"
+    return f"choose from {', '.join(words)}" if words else ""
+
+
+def read_json(path: Path) -> Json:
+    """Return the JSON object in the file `path`.
+
+    Raises:
+        SettingsError: the file is missing or holds no JSON object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(path, f"cannot be read ({error.strerror})", "check the path") from None
+    except ValueError as error:
+        raise SettingsError(path, f"is not JSON ({error})", "repair the file, or write it anew") from None
+    if not isinstance(data, dict):
+        raise SettingsError(path, "holds no JSON object", "write the settings as {...}")
+    return data
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _assign(data: Json, path: list[str], value: Any, change: str) -> None:
+    """Set the field at `path` of nested `data`; a part set to a word, or a changed `type`, becomes that kind's defaults."""
+    place: Any = data
+    for depth, name in enumerate(path):
+        if not isinstance(place, dict) or name not in place:
+            known = list(place) if isinstance(place, dict) else []
+            prefix = ".".join(path[:depth])
+            raise SettingsError(
+                "--set",
+                f"'{change}': no setting '{name}'" + (f" in '{prefix}'" if prefix else ""),
+                nearest(name, known),
+            )
+        last = depth == len(path) - 1
+        if last and name == "type" and place["type"] != value:
+            place.clear()
+            place["type"] = value
+        elif last and isinstance(place[name], dict) and "type" in place[name] and isinstance(value, str):
+            place[name] = place[name] if place[name]["type"] == value else {"type": value}
+        elif last:
+            place[name] = value
+        else:
+            place = place[name]
+
+
+def _leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(data, dict) and data:
+        for name, value in data.items():
+            yield from _leaves(value, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, data
+
+
+def _show(leaves: Mapping[str, Any], path: str) -> str:
+    return json.dumps(leaves[path], ensure_ascii=False) if path in leaves else "(none)"
+
+
+def _explain(kind: type[Settings], error: ValidationError, where: str | Path) -> SettingsError:
+    """Return the first problem of a pydantic error as one line."""
+    problem = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return SettingsError(
+            where, f"unknown setting '{path}'", nearest(str(problem["loc"][-1]), _fields(kind, problem["loc"]))
+        )
+    if problem["type"] == "missing":
+        return SettingsError(where, f"setting '{path}' is missing", "add it")
+    if problem["type"] == "union_tag_invalid":
+        context = problem.get("ctx", {})
+        kinds = [tag.strip().strip("'") for tag in str(context.get("expected_tags", "")).split(",")]
+        return SettingsError(
+            where, f"'{path}' has no kind '{context.get('tag')}'", nearest(str(context.get("tag")), kinds)
+        )
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = json.dumps(problem["input"], default=str, ensure_ascii=False)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return SettingsError(where, f"'{path}' = {shown}: {message}" if path else message, "")
+
+
+def _fields(kind: type[Settings], path: tuple[int | str, ...]) -> list[str]:
+    """Return the field names of the settings class that holds the unknown field at `path`."""
+    holder = kind
+    for name in path[:-1]:
+        candidates = [sub for sub in _settings_in(holder, str(name))] or [
+            sub
+            for sub in _kinds_in(holder)
+            if sub.model_fields.get("type") and sub.model_fields["type"].default == name
+        ]
+        holder = candidates[0] if candidates else holder
+    return list(holder.model_fields)
+
+
+def _settings_in(holder: type[Settings], name: str) -> list[type[Settings]]:
+    field = holder.model_fields.get(name)
+    return [] if field is None else list(_settings_classes(field.annotation))
+
+
+def _kinds_in(holder: type[Settings]) -> Iterator[type[Settings]]:
+    for field in holder.model_fields.values():
+        yield from _settings_classes(field.annotation)
+
+
+def _settings_classes(annotation: Any) -> Iterator[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _settings_classes(part)

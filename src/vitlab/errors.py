@@ -1,0 +1,76 @@
+"""Every error that a person can cause: where it is, what is wrong, and what to do about it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class VitlabError(Exception):
+    """An error with a place, a reason and a remedy, printed as one line; the command line exits with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, where: str | Path, what: str, remedy: str = "") -> None:
+        super().__init__(where, what, remedy)
+        self.where = str(where)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+class RequestError(VitlabError):
+    """The request was wrong: an argument, a path, a setting."""
+
+    exit_code = 2
+
+
+class SettingsError(RequestError):
+    """A setting is unknown, of the wrong type, or out of range."""
+
+
+class DataError(RequestError):
+    """A data set is missing, empty, or does not fit what it is used for."""
+
+
+class ImageError(DataError):
+    """One image cannot be decoded, or must not be."""
+
+
+class BadImagesError(DataError):
+    """Some images of a data set cannot be decoded; `images` names every one with its reason."""
+
+    def __init__(self, where: str | Path, images: Sequence[ImageError], total: int) -> None:
+        shown = "\n  ".join(f"{image.where}: {image.what}" for image in images[:50])
+        more = f"\n  … and {len(images) - 50} more" if len(images) > 50 else ""
+        super().__init__(
+            where,
+            f"{len(images)} of {total} images cannot be used",
+            f"repair or remove them, or train without them by --on-bad-image skip:\n  {shown}{more}",
+        )
+        self.images = list(images)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_bad_images, (self.where, self.what, self.remedy, self.images))
+
+
+def _bad_images(where: str, what: str, remedy: str, images: list[ImageError]) -> BadImagesError:
+    error = BadImagesError(where, images, len(images))
+    error.what, error.remedy = what, remedy
+    return error
+
+
+class WeightsError(RequestError):
+    """A file holds no weights, or weights that do not fit the model."""
+
+
+class RunFolderError(RequestError):
+    """A run folder exists, is in use, cannot be written, or cannot be continued."""
+
+
+class NonFiniteError(VitlabError):
+    """The loss or a gradient stopped being a number; the weights are those before that step."""
+
+
+class CheckpointError(VitlabError):
+    """No checkpoint of a run can be read."""
