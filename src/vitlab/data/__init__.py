@@ -1,0 +1,1 @@
+"""Path → bytes → image → batch. Knows no model."""

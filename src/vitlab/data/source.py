@@ -1,0 +1,108 @@
+"""Source: a data set as a list of examples, each read on demand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from vitlab.config import Settings, nearest
+from vitlab.errors import DataError
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled image: the bytes of its file, or its pixels (uint8 [h, w, 3]) where no file exists; `key` names it in messages."""
+
+    data: bytes | Pixels
+    label: int
+    key: str
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set: class names in the order of their indices, the label of every example, and the examples themselves."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is an index into them."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The label of every example, known without reading its image: int64 [len]."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Example:
+        """Return the example at `index`; decoding its image is the reader's business."""
+        ...
+
+    def __str__(self) -> str: ...
+
+
+class Part(Settings):
+    """One side of a seeded, stratified split: `fraction` of every class is the test side, the rest the training side."""
+
+    side: Literal["train", "test"]
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def indices(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sorted indices of this side, at least one example of every class of two or more on either side."""
+        test: list[NDArray[np.int64]] = []
+        for label in np.unique(labels):
+            members = np.flatnonzero(labels == label)
+            count = min(max(1, round(len(members) * self.fraction)), len(members) - 1)
+            test.append(np.random.default_rng((self.seed, int(label))).permutation(members)[:count])
+        chosen = np.sort(np.concatenate(test)) if test else np.empty(0, np.int64)
+        return chosen if self.side == "test" else np.setdiff1d(np.arange(len(labels)), chosen)
+
+
+class Subset:
+    """Some examples of a source, in the order of `indices`."""
+
+    def __init__(self, source: Source, indices: Sequence[int] | NDArray[np.int64]) -> None:
+        self.source = source
+        self.indices = np.asarray(indices, np.int64)
+        self.labels: NDArray[np.int64] = source.labels[self.indices]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names of the whole source."""
+        return self.source.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int) -> Example:
+        """Return the example at `index` of this subset."""
+        return self.source.read(int(self.indices[index]))
+
+    def __str__(self) -> str:
+        return f"{self.source} ({len(self):,} of {len(self.source):,})"
+
+
+def class_indices(found: Sequence[str], wanted: Sequence[str], where: str) -> NDArray[np.int64]:
+    """Return for each class name in `found` its index in `wanted`: labels are mapped by name, never by position.
+
+    A wanted class that was not found is no error; it has no examples.
+
+    Raises:
+        DataError: a found class is not among the wanted ones.
+    """
+    index = {name: position for position, name in enumerate(wanted)}
+    unknown = [name for name in found if name not in index]
+    if unknown:
+        names = ", ".join(f"'{name}'" for name in unknown[:5]) + (
+            f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        )
+        raise DataError(
+            where, f"has classes that the model does not know: {names}", nearest(unknown[0], list(wanted)[:20])
+        )
+    return np.array([index[name] for name in found], np.int64)

@@ -1,0 +1,1 @@
+"""Whole models and the catalog of their names."""

@@ -1,0 +1,1 @@
+"""Tensor → tensor: the parts that models are built from. Knows no file."""

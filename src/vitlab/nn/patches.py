@@ -1,0 +1,52 @@
+"""Images ↔ patches, and the linear embedding of patches (equation 1)."""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitlab.config import Settings
+from vitlab.nn.grid import Grid, Size, SizeField, grid_of
+
+
+class Patches(Settings):
+    """Stem that cuts the image into patches and embeds each by one linear layer."""
+
+    type: Literal["Patches"] = "Patches"
+    patch_size: SizeField = Size(16, 16)
+
+
+def to_patches(images: Float[Tensor, "b c h w"], patch: Size) -> Float[Tensor, "b n p"]:
+    """Cut `images` into whole patches in raster order; each is flattened as (channel, row, column), p = c · height · width."""
+    b, c, h, w = images.shape
+    grid = grid_of(Size(h, w), patch)
+    images = images[:, :, : grid.rows * patch.height, : grid.columns * patch.width]
+    cells = images.reshape(b, c, grid.rows, patch.height, grid.columns, patch.width)
+    return cells.permute(0, 2, 4, 1, 3, 5).reshape(b, grid.cells, c * patch.height * patch.width)
+
+
+def to_images(patches: Float[Tensor, "b n p"], grid: Grid, patch: Size) -> Float[Tensor, "b c h w"]:
+    """Put patches back into images, the inverse of `to_patches` on the pixels that patches cover."""
+    b, c = patches.shape[0], patches.shape[2] // (patch.height * patch.width)
+    cells = patches.reshape(b, grid.rows, grid.columns, c, patch.height, patch.width)
+    return cells.permute(0, 3, 1, 4, 2, 5).reshape(b, c, grid.rows * patch.height, grid.columns * patch.width)
+
+
+class PatchEmbedding(nn.Module):
+    """Linear projection of flattened patches: the paper's convolution with stride = kernel = patch, as one matrix product.
+
+    `projection.weight` is [d, c · height · width] with the patch flattened as (channel, row, column).
+    """
+
+    def __init__(self, settings: Patches, channels: int, width: int) -> None:
+        super().__init__()
+        self.patch_size = settings.patch_size
+        self.projection = nn.Linear(channels * settings.patch_size.height * settings.patch_size.width, width)
+
+    def grid(self, image_size: Size) -> Grid:
+        """Return the grid of tokens for images of `image_size`."""
+        return grid_of(image_size, self.patch_size)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        """Return one embedding a patch, in raster order."""
+        return self.projection(to_patches(images, self.patch_size))
