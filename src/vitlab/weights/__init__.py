@@ -1,0 +1,1 @@
+"""Files ↔ parameters: the only door for checkpoints."""

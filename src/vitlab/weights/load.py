@@ -1,0 +1,232 @@
+"""Load weights into a model that fits them, and say exactly what was done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vitlab.config import parse, to_json
+from vitlab.data.preprocess import ImageSpec
+from vitlab.errors import SettingsError, WeightsError
+from vitlab.models.vit import ViT, ViTSettings, empty, say_remainder
+from vitlab.nn.grid import Size, as_size
+from vitlab.nn.initial import initialise, vit_table
+from vitlab.nn.position import resize_table
+from vitlab.weights import official
+from vitlab.weights.format import format_of, npz_shapes, read_metadata, read_npz, read_safetensors_header
+
+HEAD = ("head.weight", "head.bias")
+
+
+@dataclass
+class Report:
+    """What became of every name: taken as it is, resized, replaced by fresh values, dropped, missing, or not ours (extra)."""
+
+    matched: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the report for people: counts, and each name that is not simply matched, '-' missing and '+' extra."""
+        lines = [f"{len(self.matched)} parameters matched"]
+        lines += [f"  resized  {name}" for name in self.resized]
+        lines += [f"  replaced {name}" for name in self.replaced]
+        lines += [f"+ dropped  {name}" for name in self.dropped]
+        lines += [f"- missing  {name}" for name in self.missing]
+        lines += [f"+ extra    {name}" for name in self.extra]
+        return lines
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds: the model it describes and, by our names, its parameters; `extra` are names that fit nothing."""
+
+    settings: ViTSettings
+    image_spec: ImageSpec
+    classes: tuple[str, ...]
+    tensors: dict[str, Tensor]
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A ready model and what was done to get it."""
+
+    model: ViT
+    report: Report
+
+
+def load(
+    path: str | Path,
+    *,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    representation: bool | None = None,
+    trained_size: int | tuple[int, int] | None = None,
+) -> ViT:
+    """Return the model of a released .npz, our .safetensors file, or a run folder; see `load_with_report`."""
+    return load_with_report(
+        path, num_classes=num_classes, image_size=image_size, representation=representation, trained_size=trained_size
+    ).model
+
+
+def load_with_report(
+    path: str | Path,
+    *,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    representation: bool | None = None,
+    trained_size: int | tuple[int, int] | None = None,
+) -> Loaded:
+    """Return the model in a file, told by its content, fitted to what is asked for, with a report.
+
+    Asking for another `num_classes` replaces the head by zeros and, as the paper does, drops the representation layer before it;
+    `representation` keeps (True) or drops (False) that layer explicitly. Asking for another `image_size` resizes the positions.
+    `trained_size` says the size of a released file whose grid is not square.
+
+    Raises:
+        WeightsError: the file holds no weights, or weights that do not fit.
+        SettingsError: the image size is smaller than a patch.
+    """
+    file = find(Path(path))
+    contents = read(file, None if trained_size is None else as_size(trained_size))
+    old = contents.settings
+    new_head = num_classes is not None and num_classes != old.num_classes
+    keep_representation = not new_head if representation is None else representation
+    size = old.image_size if image_size is None else as_size(image_size)
+    changes = {
+        "num_classes": num_classes if new_head else old.num_classes,
+        "representation_dim": old.representation_dim if keep_representation else None,
+        "image_size": tuple(size),
+        "head_bias": 0.0 if new_head else old.head_bias,
+    }
+    settings = parse(ViTSettings, to_json(old) | changes, file)
+    spec = contents.image_spec.model_copy(update={"height": size.height, "width": size.width})
+    return fit(contents, file, empty(settings, spec, () if new_head else contents.classes), new_head=new_head)
+
+
+def find(path: Path) -> Path:
+    """Return the weights file that `path` names: itself, or `model.safetensors` in a run folder.
+
+    Raises:
+        WeightsError: the folder holds no finished model.
+    """
+    if not path.is_dir():
+        return path
+    file = path / "model.safetensors"
+    if not file.exists():
+        raise WeightsError(
+            path, "holds no model.safetensors", "finish the run with --resume, or give a file of weights"
+        )
+    return file
+
+
+def read(path: Path, trained_size: Size | None = None) -> Contents:
+    """Return what the weights file `path` holds, by our names and layouts.
+
+    Raises:
+        WeightsError: the file holds no weights that this library knows.
+    """
+    return _read_npz(path, trained_size) if format_of(path) == "npz" else _read_ours(path)
+
+
+def _read_npz(path: Path, trained_size: Size | None) -> Contents:
+    shapes = npz_shapes(path)
+    if not official.is_official(shapes):
+        shown = ", ".join(sorted(shapes)[:3])
+        raise WeightsError(
+            path, f"is an .npz file but not a released ViT (its arrays: {shown}, …)", "give a ViT's weights"
+        )
+    settings = official.settings_of(path, shapes, trained_size)
+    table = official.name_table(settings, official.block_names(shapes))
+    model = empty(settings)
+    for ours, parameter in model.named_parameters():
+        wanted = official.file_shape(ours, settings, tuple(parameter.shape))
+        found = shapes.get(table[ours])
+        if found is not None and found != wanted:
+            raise WeightsError(
+                path, f"'{table[ours]}' has shape {list(found)}, not {list(wanted)}", "get the file again"
+            )
+    names = {ours: theirs for ours, theirs in table.items() if theirs in shapes}
+    arrays = read_npz(path, names.values())
+    parameters = dict(model.named_parameters())
+    tensors = {
+        ours: official.to_ours(ours, arrays[theirs], tuple(parameters[ours].shape)) for ours, theirs in names.items()
+    }
+    spec = ImageSpec(height=settings.image_size.height, width=settings.image_size.width)
+    return Contents(settings, spec, (), tensors, tuple(sorted(set(shapes) - set(table.values()))))
+
+
+def _read_ours(path: Path) -> Contents:
+    metadata = read_safetensors_header(path)
+    try:
+        settings = parse(ViTSettings, _mapping(read_metadata(metadata, "vitlab.settings", path)), path)
+        spec = parse(ImageSpec, _mapping(read_metadata(metadata, "vitlab.image_spec", path)), path)
+        classes = read_metadata(metadata, "vitlab.classes", path)
+        tensors = load_file(path)
+    except (SettingsError, SafetensorError, OSError) as error:
+        raise WeightsError(path, f"is damaged ({error})", "get the file again") from None
+    names = tuple(str(name) for name in classes) if isinstance(classes, list) else ()
+    known = {name for name, _ in empty(settings).named_parameters()}
+    return Contents(
+        settings,
+        spec,
+        names,
+        {name: tensor for name, tensor in tensors.items() if name in known},
+        tuple(sorted(set(tensors) - known)),
+    )
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+@torch.no_grad()
+def fit(contents: Contents, path: Path, model: ViT, *, new_head: bool) -> Loaded:
+    """Fill `model` (its present values do not matter) from `contents` and report; decide everything first, then write.
+
+    The head is kept unless `new_head` or its input changed; positions are resized where the grid differs.
+
+    Raises:
+        WeightsError: a parameter is missing, of another shape, or not finite; the model is untouched then.
+    """
+    report, old, new = Report(extra=list(contents.extra)), contents.settings, model.settings
+    new_head = new_head or (new.num_classes, new.representation_dim) != (old.num_classes, old.representation_dim)
+    planned: dict[str, Tensor] = {}
+    wrong: list[str] = []
+    for name, parameter in model.named_parameters():
+        tensor = contents.tensors.get(name)
+        if name in HEAD and new_head:
+            report.replaced.append(name)
+        elif tensor is None:
+            report.missing.append(name)
+        elif name == "position.table" and old.grid != new.grid:
+            planned[name] = resize_table(tensor, new.pool.num_prefix, old.grid, new.grid)
+            report.resized.append(f"{name} {old.grid} -> {new.grid}")
+        elif tensor.shape != parameter.shape:
+            wrong.append(f"'{name}' has shape {list(tensor.shape)}, not {list(parameter.shape)}")
+        else:
+            planned[name] = tensor
+            report.matched.append(name)
+    parameters = dict(model.named_parameters())
+    report.dropped = [name for name in contents.tensors if name not in parameters]
+    wrong += [
+        f"'{name}' holds values that are not finite" for name, tensor in planned.items() if not tensor.isfinite().all()
+    ]
+    wrong += [f"'{name}' is missing" for name in report.missing]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        remedy = "give weights of such a model, or choose the model that fits them"
+        raise WeightsError(path, f"does not fit the model: {'; '.join(wrong[:3])}{more}", remedy)
+    initialise(model, vit_table(new.head_bias), seed=0)
+    for name, tensor in planned.items():
+        model.get_parameter(name).copy_(tensor)
+    say_remainder(new)
+    return Loaded(model, report)
