@@ -1,0 +1,91 @@
+"""The one inference path: an image in, named probabilities out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitlab.data.batch import collate
+from vitlab.data.image import decode
+from vitlab.data.source import Pixels
+from vitlab.errors import DataError, WeightsError
+from vitlab.models.vit import ViT
+from vitlab.weights.load import load
+
+BATCH_SIZE = 16
+"""Every batch is padded to this many rows, so that an image's answer does not depend on those beside it."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The probabilities [k] of one image."""
+
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """Return the `k` most probable classes with their probabilities, best first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(self.classes[int(i)], float(self.probabilities[i])) for i in order]
+
+
+class Predictor:
+    """A model ready to answer, with the preparation and the class names that belong to its weights."""
+
+    def __init__(self, model: ViT) -> None:
+        if not model.settings.num_classes:
+            raise WeightsError("model", "has no head", "fine-tune it first")
+        self.model = model.eval()
+        self.classes = model.classes or tuple(str(index) for index in range(model.settings.num_classes))
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Return the predictor of a run folder or a file of weights.
+
+        Raises:
+            WeightsError: there is no finished model there.
+        """
+        return cls(load(path).to(device))
+
+    def __call__(self, image: str | Path | bytes | Pixels) -> Prediction:
+        """Return the prediction for one image: a path, the bytes of a file, or pixels (uint8 [h, w, 3]).
+
+        Raises:
+            ImageError: the image cannot be decoded, or must not be.
+        """
+        return self.predict([image])[0]
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[str | Path | bytes | Pixels]) -> list[Prediction]:
+        """Return the predictions for `images`, in order."""
+        spec, device = self.model.image_spec, next(self.model.parameters()).device
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), BATCH_SIZE):
+            prepared = [spec.prepare(read_image(image)) for image in images[start : start + BATCH_SIZE]]
+            batch = collate(prepared, [0] * len(prepared), [""] * len(prepared), BATCH_SIZE)
+            logits = self.model(spec.normalise(batch.images.to(device))).float()
+            rows = torch.softmax(logits, dim=1).cpu().numpy()[: len(prepared)]
+            predictions += [Prediction(self.classes, row) for row in rows]
+        return predictions
+
+
+def read_image(image: str | Path | bytes | Pixels) -> Pixels:
+    """Return the pixels (uint8 [h, w, 3]) of a path, of the bytes of a file, or as given.
+
+    Raises:
+        DataError: the path cannot be read.
+        ImageError: the image cannot be decoded, or must not be.
+    """
+    if isinstance(image, bytes):
+        return decode(image, "image")
+    if isinstance(image, str | Path):
+        try:
+            data = Path(image).read_bytes()
+        except OSError as error:
+            raise DataError(image, f"cannot be read ({error.strerror})", "check the path") from None
+        return decode(data, str(image))
+    return image
