@@ -1,0 +1,1 @@
+"""Batches → a run: objective, optimizer, schedule, loop, checkpoints. Receives evaluators as values."""

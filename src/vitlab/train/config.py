@@ -1,0 +1,47 @@
+"""TrainSettings: every number of a training run."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from vitlab.config import Settings
+from vitlab.train.objective import Objective, Softmax
+from vitlab.train.optimizer import SGD, OptimizerSettings
+from vitlab.train.schedule import Cosine, Schedule
+
+
+class TrainSettings(Settings):
+    """How a model is trained; the defaults are the paper's fine-tuning (table 4).
+
+    `batch_size` is the number of images an update, on whatever hardware; `micro_batch_size` splits it into pieces that fit the
+    memory, with the same update. `clip_norm` bounds the global norm of the gradient. Intervals are in steps; None means only at
+    the end.
+    """
+
+    steps: PositiveInt = 500
+    batch_size: PositiveInt = 512
+    micro_batch_size: PositiveInt | None = None
+    lr: PositiveFloat = 0.003
+    optimizer: Annotated[OptimizerSettings, Field(discriminator="type")] = SGD()
+    schedule: Annotated[Schedule, Field(discriminator="type")] = Cosine()
+    clip_norm: PositiveFloat | None = 1.0
+    objective: Annotated[Objective, Field(discriminator="type")] = Softmax()
+    seed: Annotated[int, Field(ge=0)] = 0
+    eval_every: PositiveInt | None = None
+    checkpoint_every: PositiveInt | None = None
+    log_every: PositiveInt = 10
+
+    @model_validator(mode="after")
+    def _divides(self) -> "TrainSettings":
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"a batch of {self.batch_size} does not divide into pieces of {self.micro_batch_size}")
+        return self
+
+    @property
+    def pieces(self) -> int:
+        """How many micro-batches make one update."""
+        return self.batch_size // (self.micro_batch_size or self.batch_size)
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of update `step`, from 0."""
+        return self.schedule.rate(step, self.steps, self.lr)

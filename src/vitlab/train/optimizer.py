@@ -1,0 +1,78 @@
+"""Optimizers: Adam with decoupled weight decay, SGD with momentum; clipping by the global norm."""
+
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from vitlab.config import Settings
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Decay = Annotated[float, Field(ge=0)]
+
+
+class Adam(Settings):
+    """Adam whose weight decay is decoupled and multiplied by the scheduled learning rate (AdamW): pre-training.
+
+    `decay` says what decays: the matrices ("kernels") or everything, biases, norms, class token and positions included ("all").
+    The paper's optimizer decayed everything; its authors' later code decays kernels, and so do we.
+    """
+
+    type: Literal["Adam"] = "Adam"
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Decay = 0.1
+    decay: Literal["kernels", "all"] = "kernels"
+
+
+class SGD(Settings):
+    """SGD with momentum: fine-tuning (appendix B.1.1), where weight decay is zero."""
+
+    type: Literal["SGD"] = "SGD"
+    momentum: Fraction = 0.9
+    weight_decay: Decay = 0.0
+    decay: Literal["kernels", "all"] = "kernels"
+
+
+OptimizerSettings = Adam | SGD
+
+
+def build_optimizer(settings: OptimizerSettings, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer of `settings` over the parameters of `model`; the step sets its learning rate."""
+    decayed = [p for name, p in model.named_parameters() if settings.decay == "all" or _is_kernel(name, p)]
+    chosen = {id(parameter) for parameter in decayed}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    groups = [
+        {"params": parameters, "weight_decay": decay}
+        for parameters, decay in ((decayed, settings.weight_decay), (others, 0.0))
+        if parameters
+    ]
+    match settings:
+        case Adam():
+            return torch.optim.AdamW(
+                groups, lr=0.0, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True
+            )
+        case SGD():
+            return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, fused=True)
+
+
+@torch.no_grad()
+def clip_by_global_norm(model: nn.Module, limit: float | None) -> Float[Tensor, ""]:
+    """Scale all gradients so that their joint norm is at most `limit`, and return the norm that they had.
+
+    The factor is exactly limit / norm, as in the paper's code; torch's own function adds 1e-6 to the norm.
+    """
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if limit is not None:
+        factor = torch.where(norm < limit, torch.ones_like(norm), limit / norm)
+        for gradient in gradients:
+            gradient.mul_(factor)
+    return norm
+
+
+def _is_kernel(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim >= 2 and name.endswith(".weight")

@@ -1,0 +1,186 @@
+"""The run folder: settings, environment, metrics, checkpoints, and the finished model; one owner at a time."""
+
+import fcntl
+import json
+import os
+import platform
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+import torch
+
+from vitlab import files
+from vitlab.config import read_json
+from vitlab.errors import RunFolderError
+from vitlab.models.vit import ViT
+from vitlab.train import checkpoint
+from vitlab.train.state import TrainState
+from vitlab.weights.save import save
+
+CONFIG, ENVIRONMENT, METRICS, LOCK, MODEL = (
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "LOCK",
+    "model.safetensors",
+)
+
+
+class RunFolder:
+    """An open run folder, locked against a second process until it is closed."""
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path = path
+        self._lock = lock
+        self._metrics: IO[bytes] = (path / METRICS).open("ab")
+        self._tensorboard: Any = None
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> Self:
+        """Make the folder `path` with the resolved settings in it.
+
+        Raises:
+            RunFolderError: the folder exists and is not empty, cannot be written, or is in use.
+        """
+        try:
+            if path.exists() and (not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())):
+                raise RunFolderError(path, "already exists", "choose another --out, or continue that run with --resume")
+            path.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path)
+            (path / "checkpoints").mkdir()
+            files.write_atomic(path / ENVIRONMENT, _pretty(environment))
+            files.write_atomic(path / CONFIG, _pretty(config))
+            return cls(path, lock)
+        except OSError as error:
+            raise RunFolderError(path, f"cannot be written ({error.strerror})", "choose another --out") from None
+
+    @classmethod
+    def reopen(cls, path: Path) -> Self:
+        """Open the folder of a run to continue it.
+
+        Raises:
+            RunFolderError: the folder is no run, cannot be written, or is in use.
+        """
+        if not (path / CONFIG).exists():
+            raise RunFolderError(path, "is not a run (it has no config.json)", "start it without --resume")
+        try:
+            return cls(path, _lock(path))
+        except OSError as error:
+            raise RunFolderError(path, f"cannot be written ({error.strerror})", "check its permissions") from None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended and its model is written."""
+        return (self.path / MODEL).exists()
+
+    def config(self) -> dict[str, Any]:
+        """Return the resolved settings that the run was started with."""
+        return read_json(self.path / CONFIG)
+
+    def environment(self) -> dict[str, Any]:
+        """Return what the run was started on."""
+        return read_json(self.path / ENVIRONMENT)
+
+    def log(self, step: int, images: int, values: Mapping[str, float]) -> None:
+        """Add one line a value to the metrics, and to TensorBoard where it is on."""
+        for name, value in values.items():
+            line = json.dumps({"step": step, "images": images, "name": name, "value": value})
+            self._metrics.write(line.encode() + b"\n")
+            if self._tensorboard is not None:
+                self._tensorboard.add_scalar(name, value, step)
+        self._metrics.flush()
+
+    def open_tensorboard(self, step: int) -> None:
+        """Write TensorBoard event files too; events after `step` of an interrupted run are superseded.
+
+        Raises:
+            RunFolderError: the package is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise RunFolderError("--tensorboard", "is not installed", "pip install 'vitlab[tensorboard]'") from None
+        self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
+
+    def save_checkpoint(self, state: TrainState) -> Path:
+        """Write a checkpoint of `state`, the metrics up to here on the disk first."""
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+        return checkpoint.write(self.path / "checkpoints", state, self._metrics.tell())
+
+    def restore_checkpoint(self, state: TrainState) -> tuple[str, ...]:
+        """Set `state` to the newest whole checkpoint and cut the metrics to what belongs to it; return what was damaged.
+
+        Where no checkpoint was written yet, the state stays at its start.
+
+        Raises:
+            CheckpointError: every checkpoint is damaged.
+        """
+        found = checkpoint.read(self.path / "checkpoints")
+        if found is None:
+            self._metrics.truncate(0)
+            return ()
+        state.restore(found.step, found.parameters, found.optimizer)
+        self._metrics.truncate(found.metrics_bytes)
+        return found.rejected
+
+    def save_model(self, model: ViT) -> Path:
+        """Write the finished model; its name appears only when it is complete."""
+        path = self.path / MODEL
+        save(model, path)
+        return path
+
+    def close(self) -> None:
+        """Release the folder."""
+        self._metrics.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a run's metrics file, oldest first; a last line that was cut short is left out."""
+    lines = (path / METRICS).read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def describe_environment(device: torch.device, workers: int) -> dict[str, Any]:
+    """Return what a run's numbers depend on besides its settings: versions, machine, device and thread count."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "workers": workers,
+        "world_size": 1,
+    }
+
+
+def _pretty(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _lock(path: Path) -> IO[str]:
+    """Take the folder's lock, which the system releases when this process ends, however it ends."""
+    lock = (path / LOCK).open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        owner = lock.read().strip() or "another process"
+        lock.close()
+        raise RunFolderError(path, f"is in use by {owner}", "wait for it, or choose another --out") from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+    lock.flush()
+    return lock
