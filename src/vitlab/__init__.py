@@ -1,1 +1,74 @@
-"""vitlab."""
+"""vitlab: the Vision Transformer made practical. Names are loaded on first use; importing vitlab imports no torch."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitlab.data.digits import Digits as Digits
+    from vitlab.data.folder import Folder as Folder
+    from vitlab.data.fractals import Fractals as Fractals
+    from vitlab.data.table import Table as Table
+    from vitlab.errors import VitlabError as VitlabError
+    from vitlab.evals.classify import Accuracy as Accuracy
+    from vitlab.evals.fewshot import fewshot as fewshot
+    from vitlab.inspection import figures as figures
+    from vitlab.models.catalog import build_named
+    from vitlab.serve.predict import Predictor as Predictor
+    from vitlab.studies.finetune import finetune as finetune
+    from vitlab.studies.finetune import resume as resume
+    from vitlab.weights.load import load as load
+    from vitlab.weights.load import load_with_report as load_with_report
+    from vitlab.weights.save import save as save
+
+    build = build_named
+
+_PLACES = {
+    "Accuracy": "vitlab.evals.classify:Accuracy",
+    "Digits": "vitlab.data.digits:Digits",
+    "Folder": "vitlab.data.folder:Folder",
+    "Fractals": "vitlab.data.fractals:Fractals",
+    "Predictor": "vitlab.serve.predict:Predictor",
+    "Table": "vitlab.data.table:Table",
+    "VitlabError": "vitlab.errors:VitlabError",
+    "build": "vitlab.models.catalog:build_named",
+    "fewshot": "vitlab.evals.fewshot:fewshot",
+    "figures": "vitlab.inspection.figures:",
+    "finetune": "vitlab.studies.finetune:finetune",
+    "load": "vitlab.weights.load:load",
+    "load_with_report": "vitlab.weights.load:load_with_report",
+    "resume": "vitlab.studies.finetune:resume",
+    "save": "vitlab.weights.save:save",
+}
+
+__all__ = [
+    "Accuracy",
+    "Digits",
+    "Folder",
+    "Fractals",
+    "Predictor",
+    "Table",
+    "VitlabError",
+    "build",
+    "fewshot",
+    "figures",
+    "finetune",
+    "load",
+    "load_with_report",
+    "resume",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module, _, attribute = _PLACES[name].partition(":")
+    except KeyError:
+        raise AttributeError(f"module 'vitlab' has no attribute '{name}'") from None
+    loaded = importlib.import_module(module)
+    value = getattr(loaded, attribute) if attribute else loaded
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_PLACES)

@@ -18,10 +18,10 @@ Json = dict[str, Any]
 S = TypeVar("S", bound="Settings")
 
 
-class Settings(BaseModel, frozen=True):
+class Settings(BaseModel):
     """Base of every settings class: frozen, validated, and closed to unknown fields."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 def to_json(settings: Settings) -> Json:
@@ -163,7 +163,7 @@ def _fields(kind: type[Settings], path: tuple[int | str, ...]) -> list[str]:
     """Return the field names of the settings class that holds the unknown field at `path`."""
     holder = kind
     for name in path[:-1]:
-        candidates = [sub for sub in _settings_in(holder, str(name))] or [
+        candidates = list(_settings_in(holder, str(name))) or [
             sub
             for sub in _kinds_in(holder)
             if sub.model_fields.get("type") and sub.model_fields["type"].default == name

@@ -16,7 +16,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled image: the bytes of its file, or its pixels (uint8 [h, w, 3]) where no file exists; `key` names it in messages."""
+    """One labelled image: the bytes of its file, or its pixels (uint8 [h, w, 3]) where there is none; `key` names it."""
 
     data: bytes | Pixels
     label: int

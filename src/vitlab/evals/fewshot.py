@@ -35,7 +35,7 @@ def solve(features: NDArray[np.floating], labels: NDArray[np.int64], num_classes
         weights = x.T @ np.linalg.solve(x @ x.T + l2 * np.eye(len(x)), targets)
     else:
         weights = np.linalg.solve(x.T @ x + l2 * np.eye(x.shape[1]), x.T @ targets)
-    return LinearHead(mean, std, weights)
+    return LinearHead(mean, std, np.asarray(weights, np.float64))
 
 
 class LinearHead:

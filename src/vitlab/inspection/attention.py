@@ -15,7 +15,7 @@ def attention_by_layer(model: ViT, images: Float[Tensor, "b c h w"]) -> Iterator
     """Yield the attention probabilities of each layer in turn, one layer in memory at a time; rows are queries."""
     model.eval()
     tokens = model.embed(images)
-    for block in model.encoder.blocks:
+    for block in model.encoder.layers:
         yield block.attention.weights(block.norm1(tokens))
         tokens = block(tokens)
 

@@ -92,7 +92,7 @@ def filters(components: NDArray[np.float32]) -> Drawing:
 
 
 def similarity(maps: NDArray[np.float32]) -> Drawing:
-    """Draw position similarities [rows, columns, rows, columns] as a grid of maps with one scale from -1 to 1 (figure 7, centre)."""
+    """Draw position similarities [rows, columns, rows, columns] as maps on one scale from -1 to 1 (figure 7, centre)."""
     rows, columns = maps.shape[:2]
     figure = _figure(0.75 * columns + 1.2, 0.75 * rows + 0.4)
     image = None
@@ -157,6 +157,11 @@ def rollouts(images: Sequence[Pixels], overlays: Sequence[Pixels], titles: Seque
     return Drawing(figure)
 
 
+def pictures(images: Sequence[Pixels]) -> Drawing:
+    """Draw images (uint8 [h, w, 3]) in rows of seven."""
+    return _tiles(images, columns=7)
+
+
 def bars(values: Mapping[str, float], label: str) -> Drawing:
     """Draw one horizontal bar a name, the highest on top."""
     ordered = sorted(values.items(), key=lambda item: item[1])
@@ -178,7 +183,7 @@ def to_png(pixels: Pixels, side: int | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def _tiles(images: Sequence[NDArray[np.float32]], columns: int) -> Drawing:
+def _tiles(images: Sequence[NDArray[np.float32] | Pixels], columns: int) -> Drawing:
     rows = -(-len(images) // columns)
     figure = _figure(0.85 * columns, 0.85 * rows)
     for index, image in enumerate(images):

@@ -1,6 +1,6 @@
 """The Transformer encoder (equations 2–4)."""
 
-from typing import Literal
+from typing import Literal, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -54,13 +54,18 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
 
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, from the first up."""
+        return [cast(Block, block) for block in self.blocks]
+
     def forward(self, x: Float[Tensor, "b n d"], num_outputs: int | None = None) -> Float[Tensor, "b q d"]:
         """Return the first `num_outputs` encoded tokens (all when None).
 
         Only the last block can leave tokens out: the others feed keys and values to those above. The numbers are the same;
         with class-token pooling the last block then costs about a third (keys and values for all, the rest for one token).
         """
-        last = len(self.blocks) - 1
-        for index, block in enumerate(self.blocks):
-            x = block(x, num_outputs if index == last else None)
-        return self.norm(x[:, :num_outputs])
+        *below, last = self.layers
+        for block in below:
+            x = block(x)
+        return self.norm(last(x, num_outputs))

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -35,6 +35,10 @@ class Watcher(Protocol):
 
     def saved(self, step: int, seconds: float) -> None:
         """A checkpoint was written."""
+        ...
+
+    def close(self) -> None:
+        """Training ended, one way or the other."""
         ...
 
 
@@ -83,6 +87,8 @@ def train(
                 watcher.stepped(state.step, result)
         except ImageError as error:
             raise bad_images_error(batches.source) from error
+        finally:
+            watcher.close()
         if state.step > first:
             _evaluate(state, settings, run, evaluators, watcher)
             _save(state, run, watcher)
@@ -110,7 +116,7 @@ def _save(state: TrainState, run: RunFolder, watcher: Watcher) -> None:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
+def _stop_requests() -> Generator[Callable[[], bool]]:
     """Turn the first SIGINT or SIGTERM into a request that the loop reads between steps; the second acts as it always does."""
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -120,7 +126,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 
     def request(number: int, _: object) -> None:
         requested.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     for number in before:
         signal.signal(number, request)

@@ -27,12 +27,16 @@ class Quiet:
     def saved(self, step: int, seconds: float) -> None:
         """Do nothing."""
 
+    def close(self) -> None:
+        """Do nothing."""
+
 
 class Terminal:
-    """Shows step, loss, images a second and the time left."""
+    """Shows step, loss, images a second and the time left; `brief` leaves out the evaluations."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, brief: bool = False) -> None:
         self._console = console
+        self._brief = brief
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._first = self._steps = self._batch_size = 0
@@ -72,7 +76,7 @@ class Terminal:
     def evaluated(self, step: int, values: Mapping[str, float]) -> None:
         """Print the top-1 and loss of every evaluation."""
         for name, value in values.items():
-            if name.endswith("/top1"):
+            if name.endswith("/top1") and not self._brief:
                 data = name.removesuffix("/top1")
                 self._console.print(
                     f"step {step}: {data} top-1 {100 * value:.1f} %, loss {values[f'{data}/loss']:.3f}", highlight=False

@@ -1,0 +1,52 @@
+"""`vitlab finetune`."""
+
+from vitlab.cli import options
+from vitlab.cli.training import train
+
+
+def finetune(
+    data: options.Data = None,
+    weights: options.Weights = None,
+    model: options.Model = None,
+    out: options.Out = None,
+    eval_data: options.EvalData = None,
+    image_size: options.ImageSize = None,
+    steps: options.Steps = None,
+    epochs: options.Epochs = None,
+    lr: options.Lr = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = None,
+    eval_every: options.EvalEvery = None,
+    checkpoint_every: options.CheckpointEvery = None,
+    on_bad_image: options.BadImages = options.OnBadImage.FAIL,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    tensorboard: options.TensorBoard = False,
+    changes: options.Set = None,
+    resume: options.Resume = False,
+) -> None:
+    """Fine-tune weights on your images; without weights, train a small model from scratch.
+
+    Images of an evaluation part (a val or test folder, else a tenth of every class) are never trained on."""
+    from vitlab.studies.plan import Asked, plan_finetune
+
+    asked = data and Asked(
+        data=data,
+        eval_data=eval_data,
+        weights=weights,
+        model=model,
+        image_size=options.parse_size(image_size),
+        steps=steps,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        seed=seed,
+        eval_every=eval_every,
+        checkpoint_every=checkpoint_every,
+        on_bad_image=on_bad_image.value,
+        workers=workers,
+        device=device,
+        tensorboard=tensorboard,
+        changes=tuple(changes or ()),
+    )
+    train(plan_finetune, asked or None, out, resume)

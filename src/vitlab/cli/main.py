@@ -1,0 +1,80 @@
+"""The entry point: verbs, and how errors become one line and an exit code."""
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from vitlab.cli.demo import demo
+from vitlab.cli.evaluate import evaluate
+from vitlab.cli.finetune import finetune
+from vitlab.cli.models import models
+from vitlab.cli.predict import predict
+from vitlab.cli.pretrain import pretrain
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for verb in (demo, finetune, pretrain, evaluate, predict, models):
+    app.command()(verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"vitlab {version('vitlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The Vision Transformer made practical: fine-tune, pre-train, evaluate, predict.
+
+    Begin with `vitlab demo`, or with a folder of images: `vitlab finetune photos/`.
+    """
+    del version
+    if debug:
+        os.environ["VITLAB_DEBUG"] = "1"
+
+
+def run() -> None:
+    """Run the command line and exit: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    logging.getLogger("vitlab").addHandler(handler)
+    sys.exit(_run())
+
+
+def _run() -> int:
+    from vitlab.errors import VitlabError
+
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except VitlabError as error:
+        if os.environ.get("VITLAB_DEBUG"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except Exception as error:
+        describe = getattr(error, "format_message", None)
+        if describe is None:
+            raise
+        typer.echo(f"error: {describe()}; see `vitlab --help`", err=True)  # the command line's own usage error
+        return WRONG
+    return DONE

@@ -1,0 +1,68 @@
+"""The options that verbs share, each documented once."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class OnBadImage(StrEnum):
+    """What to do about images that cannot be decoded."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+Data = Annotated[
+    str | None,
+    typer.Argument(
+        help="A folder of class folders (with train/val folders or without), parquet files, a .csv or .jsonl table, "
+        "'digits' or 'fractals'."
+    ),
+]
+EvalData = Annotated[str | None, typer.Option("--eval-data", help="Evaluate on this instead of a part of DATA.")]
+Out = Annotated[Path | None, typer.Option(help="The run folder; it must not exist. Default: runs/<recipe>-<data>.")]
+Model = Annotated[str | None, typer.Option(help="A size and a patch size: Mini/4, S/16, B/32 (see `vitlab models`).")]
+Weights = Annotated[
+    Path | None, typer.Option(help="Start from these weights: a released .npz, a .safetensors, or a run folder.")
+]
+ImageSize = Annotated[str | None, typer.Option(help="Pixels: 224, or 384x640 (height x width).")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Updates to make.")]
+Epochs = Annotated[float | None, typer.Option(min=0, help="Passes over the data, instead of --steps.")]
+Lr = Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images an update, whatever the hardware.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="Everything random follows from it.  [default: 0]", show_default=False)
+]
+EvalEvery = Annotated[int | None, typer.Option(min=1, help="Steps between evaluations. Default: a tenth of the run.")]
+CheckpointEvery = Annotated[
+    int | None, typer.Option(min=1, help="Steps between checkpoints. Default: a tenth of the run.")
+]
+BadImages = Annotated[
+    OnBadImage, typer.Option("--on-bad-image", help="Stop and list them all, or skip and count them.")
+]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that read ahead. Default: half of the cores.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Change any setting: --set train.optimizer.weight_decay=0.03")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out; DATA and options may be left out.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard files too.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """Return "224" as 224, "384x640" as (384, 640), None as None.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    from vitlab.errors import SettingsError
+
+    if text is None:
+        return None
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise SettingsError("--image-size", f"'{text}' is no size", "write 224, or 384x640 for height x width")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))

@@ -1,0 +1,32 @@
+"""`vitlab predict`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitlab.cli import options
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="A run folder, or a file of weights.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    on_bad_image: options.BadImages = options.OnBadImage.FAIL,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Name what is on images."""
+    from vitlab.studies.evaluation import predict_files
+
+    for path, prediction in predict_files(
+        model, images, skip_bad=on_bad_image == options.OnBadImage.SKIP, device=device
+    ):
+        if isinstance(prediction, str):
+            typer.echo(f"skipped {prediction}", err=True)
+        elif as_json:
+            typer.echo(json.dumps({"path": str(path), "top": prediction.top(top)}, ensure_ascii=False))
+        else:
+            named = "  ".join(f"{name} {100 * share:.1f} %" for name, share in prediction.top(top))
+            typer.echo(f"{path}: {named}")

@@ -1,0 +1,50 @@
+"""`vitlab pretrain`."""
+
+from vitlab.cli import options
+from vitlab.cli.training import train
+
+
+def pretrain(
+    data: options.Data = None,
+    model: options.Model = None,
+    out: options.Out = None,
+    eval_data: options.EvalData = None,
+    image_size: options.ImageSize = None,
+    steps: options.Steps = None,
+    epochs: options.Epochs = None,
+    lr: options.Lr = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = None,
+    eval_every: options.EvalEvery = None,
+    checkpoint_every: options.CheckpointEvery = None,
+    on_bad_image: options.BadImages = options.OnBadImage.FAIL,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    tensorboard: options.TensorBoard = False,
+    changes: options.Set = None,
+    resume: options.Resume = False,
+) -> None:
+    """Pre-train a model from fresh weights on labelled images.
+
+    The model keeps the tanh layer before its head, as the paper's pre-training does."""
+    from vitlab.studies.plan import Asked, plan_pretrain
+
+    asked = data and Asked(
+        data=data,
+        eval_data=eval_data,
+        model=model,
+        image_size=options.parse_size(image_size),
+        steps=steps,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        seed=seed,
+        eval_every=eval_every,
+        checkpoint_every=checkpoint_every,
+        on_bad_image=on_bad_image.value,
+        workers=workers,
+        device=device,
+        tensorboard=tensorboard,
+        changes=tuple(changes or ()),
+    )
+    train(plan_pretrain, asked or None, out, resume)

@@ -1,0 +1,67 @@
+"""Open: a data set by the one name a person types, told by what is there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitlab.data import folder, table
+from vitlab.data.digits import Digits
+from vitlab.data.folder import Folder
+from vitlab.data.fractals import Fractals
+from vitlab.data.table import Table
+from vitlab.errors import DataError
+
+AnySource = Folder | Table | Digits | Fractals
+"""The sources that settings can name: this union is their registry."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a name stands for: what to train on, what to evaluate on by split ("val", "test"), and all of it undivided.
+
+    `train` is None where there are ready splits but none to train on. `whole` is None where there are ready splits;
+    otherwise `train` and `evals["test"]` are two sides of it.
+    """
+
+    train: AnySource | None
+    evals: dict[str, AnySource]
+    whole: AnySource | None = None
+
+
+EMBEDDED: dict[str, Callable[[], Digits | Fractals]] = {"digits": Digits, "fractals": Fractals}
+"""The data sets that need no files, by the name a person types."""
+
+
+def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
+    """Return the data set `name`: an embedded one, or a path.
+
+    A path is a folder of class folders, a folder of ready splits that each hold class folders, a parquet, CSV or JSONL
+    file, or a folder of those (see `Table`). Where there is a split to train on but none to evaluate on, a stratified
+    `test_fraction` of it, chosen by `seed`, becomes "test".
+
+    Raises:
+        DataError: there is nothing of that name, or it is no data set.
+    """
+    if name in EMBEDDED:
+        return _divided(EMBEDDED[name](), test_fraction, seed)
+    path = Path(name)
+    if not path.exists():
+        known = "".join(f", {word}" for word in EMBEDDED)
+        remedy = f"give a folder of class folders, or a {', '.join(table.SUFFIXES)} file{known}"
+        raise DataError(name, "is no data set: there is no such file or folder", remedy)
+    if path.is_file() or table.table_files(path):
+        return _opened(Table(path), table.find_splits(path), test_fraction, seed)
+    return _opened(Folder(path), folder.find_splits(path), test_fraction, seed)
+
+
+def _opened(data: Folder | Table, splits: dict[str, str], test_fraction: float, seed: int) -> Opened:
+    subsets: dict[str, Folder | Table] = {split: type(data)(data.path, subset=name) for split, name in splits.items()}
+    train = subsets.pop("train", None)
+    if subsets:
+        return Opened(train, {**subsets})
+    return _divided(data if train is None else train, test_fraction, seed)
+
+
+def _divided(whole: AnySource, test_fraction: float, seed: int) -> Opened:
+    train, test = whole.split(test_fraction, seed)
+    return Opened(train, {"test": test}, whole)

@@ -1,0 +1,1 @@
+"""The paper as data: recipes, tables and figures, each one command."""

@@ -1,0 +1,116 @@
+"""A model and images in, answers out: what `evaluate` and `predict` do."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitlab.config import parse, read_json
+from vitlab.data.folder import find_images
+from vitlab.data.loader import find_bad_images
+from vitlab.data.source import Source, Subset
+from vitlab.errors import BadImagesError, DataError, ImageError
+from vitlab.evals.classify import Predictions, classify, wilson_interval
+from vitlab.serve.predict import Prediction, Predictor
+from vitlab.studies.plan import choose_device, evaluation_source
+from vitlab.studies.recipe import RunSettings
+from vitlab.weights.load import load
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The predictions on one source, and how many of its images could not be used."""
+
+    source: Source
+    predictions: Predictions
+    bad: tuple[ImageError, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every number, for programs."""
+        low, high = wilson_interval(self.predictions.top(1), len(self.predictions.labels))
+        return {
+            "data": str(self.source),
+            **self.predictions.metrics(),
+            "top1_interval": [low, high],
+            "total": len(self.source) + (len(self.bad) if isinstance(self.source, Subset) else 0),
+            "bad": [str(error) for error in self.bad],
+            "per_class": self.predictions.per_class(),
+        }
+
+    def lines(self) -> list[str]:
+        """Return the numbers for people."""
+        metrics, count = self.predictions.metrics(), len(self.predictions.labels)
+        low, high = wilson_interval(metrics["top1"], count)
+        counted = f"{count:,} images" + (f", {len(self.bad)} bad ones left out" if self.bad else "")
+        lines = [
+            f"{self.source}: {counted}",
+            f"top-1  {100 * metrics['top1']:6.2f} %   (95 % interval {100 * low:.1f}–{100 * high:.1f})",
+            f"top-5  {100 * metrics['top5']:6.2f} %",
+            f"loss   {metrics['loss']:6.4f}",
+        ]
+        width = max(map(len, self.predictions.classes))
+        lines += [f"  {name:{width}}  {100 * share:6.2f} %" for name, share in self.predictions.per_class().items()]
+        return lines + [f"left out {error}" for error in self.bad]
+
+
+def evaluate_model(
+    model: str, data: str | None, *, skip_bad: bool = False, workers: int | None = None, device: str = "auto"
+) -> Evaluated:
+    """Return the predictions of the model at path `model` on `data`, by default on what its run evaluated on.
+
+    Raises:
+        RequestError: there is no model or no data, their classes do not fit, or images are bad and not to be skipped.
+    """
+    source = _default_source(Path(model)) if data is None else evaluation_source(data)
+    classifier = load(model).to(choose_device(device))
+    found = find_bad_images(source) if skip_bad else {}
+    if found:
+        source = Subset(source, [index for index in range(len(source)) if index not in found])
+    return Evaluated(source, classify(classifier, source, workers=workers or 0), tuple(found.values()))
+
+
+def predict_files(
+    model: str, paths: Sequence[Path], *, skip_bad: bool = False, device: str = "auto"
+) -> Iterator[tuple[Path, Prediction | str]]:
+    """Yield a prediction for every image in `paths` and in the folders among them; for a bad image its error, if `skip_bad`.
+
+    Raises:
+        RequestError: there is no model, or nothing at a path.
+        BadImagesError: some images cannot be decoded; each is named.
+    """
+    predictor = Predictor.load(model, choose_device(device))
+    files = [file for path in paths for file in _images_at(path)]
+    bad: list[ImageError] = []
+    for file in files:
+        try:
+            yield file, predictor(file)
+        except ImageError as error:
+            if skip_bad:
+                yield file, str(error)
+            else:
+                bad.append(error)
+    if bad:
+        raise BadImagesError("predict", bad, len(files))
+
+
+def _images_at(path: Path) -> list[Path]:
+    if not path.exists():
+        raise DataError(path, "does not exist", "check the path")
+    if not path.is_dir():
+        return [path]
+    files = find_images(path)
+    if not files:
+        raise DataError(path, "holds no images", "give image files, or a folder of them")
+    return files
+
+
+def _default_source(model: Path) -> Source:
+    path = model / "config.json"
+    if not path.is_file():
+        raise DataError("DATA", "is missing", "say which labelled images to evaluate on")
+    evals = parse(RunSettings, read_json(path), path).evals
+    if not evals:
+        raise DataError(
+            "DATA", f"is missing, and {model} evaluated on nothing", "say which labelled images to evaluate on"
+        )
+    return next(iter(evals.values()))  # pyright: ignore

@@ -1,0 +1,272 @@
+"""The demo: the paper's whole story in miniature, on data that comes with the package.
+
+A small ViT is pre-trained on generated fractals and fine-tuned on a few hundred real digits at a higher resolution, its position
+embeddings resized; the same model is trained on those digits from scratch; and linear heads are fitted to frozen features. Every
+training is an ordinary run folder; one that is finished is not run again, so an interrupted demo goes on where it stopped.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from vitlab import files
+from vitlab.data.digits import Digits
+from vitlab.data.fractals import Fractals
+from vitlab.data.loader import pixels_of
+from vitlab.data.preprocess import ImageSpec
+from vitlab.data.source import Part
+from vitlab.data.transforms import Augment, InceptionCrop
+from vitlab.evals.fewshot import fewshot
+from vitlab.inspection import embeddings, figures
+from vitlab.models.vit import ViT, ViTSettings, build
+from vitlab.nn.grid import as_size
+from vitlab.nn.patches import Patches
+from vitlab.studies import run
+from vitlab.studies.recipe import Origin, RunSettings
+from vitlab.studies.report import Figure, render
+from vitlab.train.config import TrainSettings
+from vitlab.train.objective import Softmax
+from vitlab.train.optimizer import SGD, Adam
+from vitlab.train.progress import Terminal
+from vitlab.train.run import read_metrics
+from vitlab.train.schedule import Cosine, Linear
+from vitlab.weights.load import load
+
+LOW, HIGH, PATCH = 16, 24, 4
+"""Pixels in pre-training and in fine-tuning, and of a patch: 4×4 patches become 6×6."""
+TRAIN = Digits(part=Part(side="train", fraction=0.8))
+TEST = Digits(part=Part(side="test", fraction=0.8))
+SHOTS = 10
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of it is run."""
+
+    name: str
+    fractals: Fractals
+    pretraining_steps: int
+    transfer_steps: int
+    seeds: tuple[int, ...]
+
+
+FULL = Scale("full", Fractals(num_classes=20, images_per_class=500, image_size=24), 300, 120, (0, 1, 2))
+QUICK = Scale("quick", Fractals(num_classes=4, images_per_class=20, image_size=24), 6, 6, (0, 1))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: an experiment, and its top-1 on the test digits for every seed."""
+
+    name: str
+    top1: list[float]
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return float(np.mean(self.top1))
+
+    @property
+    def deviation(self) -> float:
+        """The sample standard deviation over seeds."""
+        return float(np.std(self.top1, ddof=1))
+
+
+def run_miniature(scale: Scale, out: Path, console: Console, say: Callable[[str], None]) -> list[Row]:
+    """Run what is not yet run of the demo in the folder `out`, write its page, print its table, and return the rows.
+
+    Raises:
+        RunFolderError: the folder holds something else, or a demo of another version or scale.
+        Interrupted: it was asked to stop; the same command goes on.
+    """
+    say(
+        f"1/4  pre-training on {scale.fractals}: {len(scale.fractals):,} images of {len(scale.fractals.classes)} classes"
+    )
+    pretrained = _cell(_pretraining(scale), out / "pretrained", console, say)
+    weights = Origin(path=str(pretrained.resolve()), sha256=files.sha256(pretrained))
+    say(f"2/4  fine-tuning on {len(TRAIN)} real digits at {HIGH} pixels, {len(scale.seeds)} seeds")
+    tuned = [_cell(_finetuning(scale, seed, weights), out / f"finetuned-{seed}", console, say) for seed in scale.seeds]
+    say("3/4  the same model on the same digits from scratch")
+    scratch = [_cell(_scratch(scale, seed), out / f"scratch-{seed}", console, say) for seed in scale.seeds]
+    say(f"4/4  linear heads on frozen features, {SHOTS} digits a class")
+    model, untrained = load(pretrained), [build(_model(LOW, None), seed) for seed in scale.seeds]
+    rows = [
+        Row("pre-trained on fractals, fine-tuned", [_final_top1(path.parent) for path in tuned]),
+        Row("the same model from scratch", [_final_top1(path.parent) for path in scratch]),
+        Row(
+            f"linear {SHOTS}-shot on pre-trained features", [fewshot(model, TRAIN, TEST, SHOTS, s) for s in scale.seeds]
+        ),
+        Row(
+            f"linear {SHOTS}-shot on untrained features",
+            [fewshot(other, TRAIN, TEST, SHOTS, s) for other, s in zip(untrained, scale.seeds, strict=True)],
+        ),
+    ]
+    page = _write_page(scale, rows, out, model, load(tuned[0]))
+    _print_table(rows, console)
+    say(f"page     {page}")
+    return rows
+
+
+def _model(size: int, num_classes: int | None) -> ViTSettings:
+    return ViTSettings(
+        image_size=as_size(size),
+        stem=Patches(patch_size=as_size(PATCH)),
+        width=96,
+        depth=6,
+        num_heads=3,
+        mlp_dim=384,
+        num_classes=num_classes,
+    )
+
+
+def _pretraining(scale: Scale) -> RunSettings:
+    steps = scale.pretraining_steps
+    return RunSettings(
+        recipe="demo-pretraining",
+        model=_model(LOW, len(scale.fractals.classes)),
+        train_data=scale.fractals,
+        image_spec=ImageSpec(height=LOW, width=LOW),
+        augment=Augment(crop=InceptionCrop(area=(0.5, 1.0))),
+        train=TrainSettings(
+            steps=steps,
+            batch_size=256,
+            lr=2e-3,
+            optimizer=Adam(weight_decay=0.1),
+            schedule=Linear(warmup_steps=steps // 10, end=1e-5),
+            objective=Softmax(),
+            checkpoint_every=max(1, steps // 4),
+        ),
+    )
+
+
+def _on_digits(recipe: str, scale: Scale, seed: int, train: TrainSettings, weights: Origin | None) -> RunSettings:
+    return RunSettings(
+        recipe=recipe,
+        model=_model(HIGH, len(TRAIN.classes)),
+        weights=weights,
+        train_data=TRAIN,
+        evals={"test": TEST},
+        image_spec=ImageSpec(height=HIGH, width=HIGH),
+        augment=Augment(crop=InceptionCrop(area=(0.6, 1.0)), flip=False),
+        train=train.model_copy(update={"seed": seed, "eval_every": max(1, scale.transfer_steps // 4)}),
+    )
+
+
+def _finetuning(scale: Scale, seed: int, weights: Origin) -> RunSettings:
+    train = TrainSettings(
+        steps=scale.transfer_steps,
+        batch_size=64,
+        lr=0.1,
+        optimizer=SGD(),
+        schedule=Cosine(warmup_steps=scale.transfer_steps // 10),
+    )
+    return _on_digits("demo-finetuning", scale, seed, train, weights)
+
+
+def _scratch(scale: Scale, seed: int) -> RunSettings:
+    train = TrainSettings(
+        steps=scale.transfer_steps,
+        batch_size=64,
+        lr=1e-3,
+        optimizer=Adam(weight_decay=0.1),
+        schedule=Cosine(warmup_steps=scale.transfer_steps // 10),
+    )
+    return _on_digits("demo-scratch", scale, seed, train, None)
+
+
+def _cell(settings: RunSettings, folder: Path, console: Console, say: Callable[[str], None]) -> Path:
+    """Return the finished model of the run in `folder`, running or resuming it where it is not finished."""
+    watcher = Terminal(console, brief=True)
+    if (folder / "config.json").exists():
+        run.resume(folder, watcher, lambda _: None, asked=settings)
+    else:
+        run.start(settings, folder, watcher, lambda _: None)
+    if settings.evals:
+        say(f"     {folder.name}: top-1 {100 * _final_top1(folder):.1f} %")
+    return folder / "model.safetensors"
+
+
+def _final_top1(folder: Path) -> float:
+    return next(float(event["value"]) for event in reversed(read_metrics(folder)) if event["name"] == "test/top1")
+
+
+def _print_table(rows: list[Row], console: Console) -> None:
+    table = Table(
+        "", "top-1", "±", box=None, header_style="bold", title=f"on {len(TEST):,} test digits", title_justify="left"
+    )
+    for row in rows:
+        table.add_row(row.name, f"{100 * row.mean:.1f} %", f"{100 * row.deviation:.1f}")
+    console.print(table)
+
+
+def _write_page(scale: Scale, rows: list[Row], out: Path, pretrained: ViT, tuned: ViT) -> Path:
+    """Write `table.json` and the page `index.html` into `out`, and return the page."""
+    table = [{"name": row.name, "top1": row.top1, "mean": row.mean, "deviation": row.deviation} for row in rows]
+    files.write_atomic(out / "table.json", (json.dumps(table, indent=2) + "\n").encode())
+    context = {
+        "rows": rows,
+        "scale": scale,
+        "train": len(TRAIN),
+        "test": len(TEST),
+        "low": LOW,
+        "high": HIGH,
+        "shots": SHOTS,
+        "benefit": rows[0].mean - rows[1].mean,
+        "figures": _figures(scale, out, pretrained, tuned),
+    }
+    path = out / "index.html"
+    files.write_atomic(path, render("miniature.html", context).encode())
+    return path
+
+
+def _figures(scale: Scale, out: Path, pretrained: ViT, tuned: ViT) -> list[Figure]:
+    shown = np.linspace(0, len(TEST) - 1, 8).astype(int)
+    digits = [pixels_of(TEST.read(int(index))) for index in shown]
+    pairs = [figures.rollout_overlay(tuned, digit) for digit in digits]
+    titles = [TEST.classes[int(TEST.labels[index])] for index in shown]
+    fractals = [pixels_of(scale.fractals.read(int(i))) for i in np.linspace(0, len(scale.fractals) - 1, 14).astype(int)]
+    return [
+        Figure(
+            "What it was pre-trained on",
+            "Fractals, drawn from formulas: no photograph was used.",
+            figures.pictures(fractals),
+        ),
+        Figure(
+            "Learning curves", "Left, pre-training. Middle and right, seed by seed, on the digits.", _curves(scale, out)
+        ),
+        Figure(
+            "Patch filters",
+            "Principal components of the filters that read a patch (the paper's figure 7, left).",
+            figures.filters(embeddings.filter_components(pretrained)),
+        ),
+        Figure(
+            "Position similarity",
+            "How alike the learned position of each patch is to every other; nearby ones are alike (figure 7, centre).",
+            figures.similarity(embeddings.position_similarity(pretrained).numpy()),
+        ),
+        Figure(
+            "What the model looks at",
+            "Test digits, and what reaches the decision (figure 6).",
+            figures.rollouts([image for image, _ in pairs], [look for _, look in pairs], titles),
+        ),
+    ]
+
+
+def _curves(scale: Scale, out: Path) -> figures.Drawing:
+    def curve(folder: Path, name: str) -> figures.Curve:
+        points = [(event["step"], event["value"]) for event in read_metrics(folder) if event["name"] == name]
+        return [x for x, _ in points], [y for _, y in points]
+
+    cells = {f"{kind} {seed}": out / f"{kind}-{seed}" for kind in ("finetuned", "scratch") for seed in scale.seeds}
+    return figures.curves(
+        {
+            "pre-training loss": {"train": curve(out / "pretrained", "train/loss")},
+            "training loss on digits": {name: curve(folder, "train/loss") for name, folder in cells.items()},
+            "test top-1 on digits": {name: curve(folder, "test/top1") for name, folder in cells.items()},
+        }
+    )

@@ -1,0 +1,252 @@
+"""From what a person asks for to the settings of a run: recipe, then options, then `--set`."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from vitlab import files
+from vitlab.config import difference, override, parse, to_json
+from vitlab.data.digits import Digits
+from vitlab.data.loader import pixels_of
+from vitlab.data.open import AnySource, open_data
+from vitlab.data.preprocess import ImageSpec
+from vitlab.data.transforms import Augment
+from vitlab.errors import DataError, ImageError, SettingsError
+from vitlab.models.catalog import settings_for
+from vitlab.models.vit import ViTSettings
+from vitlab.nn.grid import Size, as_size
+from vitlab.studies.recipe import (
+    SMALL_CROP,
+    Origin,
+    RunSettings,
+    micro_batch_for,
+    pretraining,
+    scratch,
+    steps_for,
+    transfer,
+)
+from vitlab.train.config import TrainSettings
+from vitlab.weights.load import find, read
+
+SMALL_PIXELS = 40
+"""Images with no side longer than this are seen whole in patches of 4; larger ones are reduced to 64 pixels in patches of 8."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person asked for; None leaves a choice to the recipe."""
+
+    data: str
+    eval_data: str | None = None
+    weights: Path | None = None
+    model: str | None = None
+    image_size: int | tuple[int, int] | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+    eval_every: int | None = None
+    checkpoint_every: int | None = None
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    workers: int | None = None
+    device: str = "auto"
+    tensorboard: bool = False
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The resolved settings of a run, its data, and how the settings differ from their recipe."""
+
+    settings: RunSettings
+    train: AnySource
+    evals: dict[str, AnySource]
+    differences: list[str]
+
+
+def plan_finetune(asked: Asked) -> Plan:
+    """Return the run that fine-tunes `asked.weights` on the data, or without weights trains a small model from scratch.
+
+    Raises:
+        RequestError: the data, weights, model or settings cannot be used, or contradict each other.
+    """
+    opened = _open(asked)
+    if asked.weights is None:
+        model = _named_model(asked, opened.train, representation=False)
+        return _resolve("scratch", scratch, asked, opened, model, ImageSpec(), augment=SMALL_CROP)
+    if asked.model is not None:
+        raise SettingsError("--model", "contradicts --weights, which say what the model is", "give one of the two")
+    file = find(asked.weights)
+    contents = read(file)
+    size = as_size(asked.image_size) if asked.image_size else contents.settings.image_size
+    keep_head = contents.classes == opened.train.classes
+    changes = {
+        "num_classes": len(opened.train.classes),
+        "image_size": list(size),
+        "representation_dim": contents.settings.representation_dim if keep_head else None,
+        "head_bias": contents.settings.head_bias if keep_head else 0.0,
+    }
+    model = parse(ViTSettings, to_json(contents.settings) | changes, "--image-size")
+    origin = Origin(path=str(file.resolve()), sha256=files.sha256(file))
+    return _resolve("transfer", transfer, asked, opened, model, contents.image_spec, weights=origin)
+
+
+def plan_pretrain(asked: Asked) -> Plan:
+    """Return the run that trains a named model from fresh weights, with the representation layer that pre-training has.
+
+    Raises:
+        RequestError: the data, model or settings cannot be used.
+    """
+    opened = _open(asked)
+    model = _named_model(asked, opened.train, representation=True)
+    small = max(model.image_size) <= 96
+    return _resolve(
+        "pretrain", pretraining, asked, opened, model, ImageSpec(), augment=SMALL_CROP if small else Augment()
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is the first of CUDA, MPS and CPU that there is.
+
+    Raises:
+        SettingsError: there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise SettingsError("--device", f"there is no '{name}' here", "use auto or cpu") from None
+    return device
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What to train on, and what to evaluate on by name."""
+
+    train: AnySource
+    evals: dict[str, AnySource]
+
+
+def evaluation_source(name: str) -> AnySource:
+    """Return what the data set `name` offers to evaluate on: its ready test or validation split, else all of it."""
+    opened = open_data(name)
+    return opened.whole or opened.evals.get("test") or next(iter(opened.evals.values()))
+
+
+def _open(asked: Asked) -> _Sources:
+    opened = open_data(asked.data)
+    if opened.train is None:
+        raise DataError(asked.data, "has nothing to train on", "add a train folder beside the others")
+    if asked.eval_data is None:
+        return _Sources(opened.train, opened.evals)
+    return _Sources(opened.whole or opened.train, {"eval": evaluation_source(asked.eval_data)})
+
+
+def _named_model(asked: Asked, source: AnySource, *, representation: bool) -> ViTSettings:
+    small_name, small_size = _defaults_for(source)
+    name = asked.model or small_name
+    patch = int(name.replace("_", "/").rsplit("/", 1)[-1]) if name[-1:].isdigit() else 8
+    size = asked.image_size or (small_size if asked.model is None or patch <= 8 else 224)
+    settings = settings_for(name, len(source.classes), size)
+    return settings.model_copy(update={"representation_dim": settings.width if representation else None})
+
+
+def _defaults_for(source: AnySource) -> tuple[str, int]:
+    """Return the model and image size for training from scratch on images like the first that can be read."""
+    for index in range(min(len(source), 10)):
+        try:
+            height, width = pixels_of(source.read(index)).shape[:2]
+        except ImageError:
+            continue  # training names every bad image, or skips them where that was asked for
+        longest = max(height, width)
+        return ("Mini/4", max(28, longest // 4 * 4)) if longest <= SMALL_PIXELS else ("Mini/8", 64)
+    return "Mini/8", 64
+
+
+def _resolve(
+    recipe: str,
+    make: Any,
+    asked: Asked,
+    opened: _Sources,
+    model: ViTSettings,
+    spec: ImageSpec,
+    *,
+    augment: Augment | None = None,
+    weights: Origin | None = None,
+) -> Plan:
+    """Return the recipe's settings for this model and data with the person's choices on top, and what they changed."""
+    train: TrainSettings = make()
+    if asked.steps and asked.epochs:
+        raise SettingsError("--epochs", "contradicts --steps", "give one of the two")
+    steps = asked.steps
+    if asked.epochs:
+        steps = steps_for(asked.epochs, opened.train, asked.batch_size or train.batch_size)
+    train = make(steps) if steps else train
+    augment = augment or Augment()
+    base = RunSettings(
+        recipe=recipe,
+        model=model,
+        weights=weights,
+        train_data=opened.train,
+        evals=opened.evals,
+        image_spec=spec.model_copy(update={"height": model.image_size.height, "width": model.image_size.width}),
+        augment=augment.model_copy(update={"flip": False}) if isinstance(opened.train, Digits) else augment,
+        train=train,
+        on_bad_image=asked.on_bad_image,
+        workers=_workers(asked, opened.train),
+        device=str(choose_device(asked.device)),
+        tensorboard=asked.tensorboard,
+    )
+    options = {
+        "lr": asked.lr,
+        "batch_size": asked.batch_size,
+        "seed": asked.seed,
+        "eval_every": asked.eval_every or max(1, train.steps // 10),
+        "checkpoint_every": asked.checkpoint_every or max(1, train.steps // 10),
+    }
+    changes = [f"train.{name}={value}" for name, value in options.items() if value is not None]
+    settings = override(base, [*changes, *asked.changes])
+    if settings.train.micro_batch_size is None:
+        micro = micro_batch_for(settings.model, settings.train.batch_size)
+        settings = override(settings, [f"train.micro_batch_size={micro}"] if micro else [])
+    _check(settings, opened)
+    default = override(base, [*changes[-2:]])
+    return Plan(
+        settings,
+        opened.train,
+        opened.evals,
+        [line for line in difference(default, settings) if "micro_batch" not in line],
+    )
+
+
+def _workers(asked: Asked, source: AnySource) -> int:
+    """Return how many processes read ahead: none for data that is already pixels, else half of the cores."""
+    if asked.workers is not None:
+        return asked.workers
+    in_memory = not isinstance(source.read(0).data, bytes)
+    return 0 if in_memory else min(8, max(1, (os.cpu_count() or 1) // 2))
+
+
+def _check(settings: RunSettings, opened: _Sources) -> None:
+    """Refuse overrides that would contradict the data or each other."""
+    if settings.model.num_classes != len(opened.train.classes):
+        raise SettingsError(
+            "--set model.num_classes", f"the data have {len(opened.train.classes)} classes", "leave it to the data"
+        )
+    spec_size = Size(settings.image_spec.height, settings.image_spec.width)
+    if spec_size != settings.model.image_size:
+        raise SettingsError(
+            "--set",
+            f"the model is for {settings.model.image_size} pixels, image_spec says {spec_size}",
+            "use --image-size",
+        )
+    if len(opened.train) == 0:
+        raise DataError(str(opened.train), "has no images", "check the path")

@@ -1,0 +1,122 @@
+"""RunSettings: everything that makes a run, and the recipes that fill it in."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt
+
+from vitlab.config import Settings
+from vitlab.data.open import AnySource
+from vitlab.data.preprocess import ImageSpec
+from vitlab.data.source import Source
+from vitlab.data.transforms import Augment, InceptionCrop
+from vitlab.models.vit import ViTSettings
+from vitlab.train.config import TrainSettings
+from vitlab.train.objective import Softmax
+from vitlab.train.optimizer import SGD, Adam
+from vitlab.train.schedule import Cosine, Linear
+
+MEMORY_BYTES = 2 << 30
+"""What the activations of one micro-batch may take; a fixed number, because the split decides the last bits of a run."""
+
+
+class Origin(Settings):
+    """The weights that a run starts from; a resumed run refuses others."""
+
+    path: str
+    sha256: str
+
+
+class InProgram(Settings):
+    """A source that exists only in the Python program that started the run."""
+
+    type: Literal["InProgram"] = "InProgram"
+    description: str
+    examples: int
+
+
+class RunSettings(Settings):
+    """A run, reproducible from this alone: model, first weights, data, preparation, training.
+
+    `workers`, `device` and `tensorboard` may change when a run is resumed; everything else may not.
+    """
+
+    recipe: str
+    model: ViTSettings
+    weights: Origin | None = None
+    train_data: Annotated[AnySource | InProgram, Field(discriminator="type")]
+    evals: Mapping[str, Annotated[AnySource | InProgram, Field(discriminator="type")]] = Field(default_factory=dict)
+    image_spec: ImageSpec
+    augment: Augment = Augment()
+    train: TrainSettings
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    workers: NonNegativeInt = 0
+    device: str = "cpu"
+    tensorboard: bool = False
+
+
+def transfer(steps: int = 500) -> TrainSettings:
+    """Return the paper's fine-tuning: SGD with momentum, cosine, no weight decay, batch 512 (table 4, appendix B.1.1)."""
+    return TrainSettings(
+        steps=steps,
+        batch_size=512,
+        lr=0.003,
+        optimizer=SGD(momentum=0.9),
+        schedule=Cosine(warmup_steps=_warmup(steps, 500)),
+        clip_norm=1.0,
+        objective=Softmax(),
+    )
+
+
+def scratch(steps: int = 1500) -> TrainSettings:
+    """Return our setting for a small model on a small data set without weights; not from the paper, which needs millions."""
+    return TrainSettings(
+        steps=steps,
+        batch_size=64,
+        lr=1e-3,
+        optimizer=Adam(weight_decay=0.1),
+        schedule=Cosine(warmup_steps=_warmup(steps, 500)),
+        clip_norm=1.0,
+        objective=Softmax(label_smoothing=0.1),
+    )
+
+
+def pretraining(steps: int = 2000) -> TrainSettings:
+    """Return the shape of the paper's pre-training (table 3: Adam, decay 0.1, linear to 1e-5) at a laptop's batch of 256.
+
+    The paper's batch is 4096, its warm-up 10,000 steps and its rate 8e-4 for ViT-B; here the warm-up is a tenth of the run where
+    that is shorter. Its sigmoid loss is for images with several labels: `--set train.objective=Sigmoid --set model.head_bias=-10`.
+    """
+    return TrainSettings(
+        steps=steps,
+        batch_size=256,
+        lr=1e-3,
+        optimizer=Adam(weight_decay=0.1),
+        schedule=Linear(warmup_steps=_warmup(steps, 10_000), end=1e-5),
+        clip_norm=1.0,
+        objective=Softmax(),
+    )
+
+
+SMALL_CROP = Augment(crop=InceptionCrop(area=(0.35, 1.0)))
+"""Gentler than the paper's crops: small images and small data sets lose their object in a twentieth of the area."""
+
+
+def steps_for(epochs: float, source: Source, batch_size: int) -> int:
+    """Return how many updates show `source` about `epochs` times, at least one."""
+    return max(1, math.ceil(epochs * len(source) / batch_size))
+
+
+def micro_batch_for(model: ViTSettings, batch_size: int) -> int | None:
+    """Return the largest divisor of `batch_size` whose activations fit `MEMORY_BYTES`, None when the whole batch does."""
+    tokens = model.grid.cells + model.pool.num_prefix
+    per_image = 4 * tokens * model.depth * (12 * model.width + 2 * model.mlp_dim)
+    fitting = max(1, MEMORY_BYTES // per_image)
+    if fitting >= batch_size:
+        return None
+    return max(size for size in range(1, fitting + 1) if batch_size % size == 0)
+
+
+def _warmup(steps: int, full: int) -> int:
+    return min(full, steps // 10)

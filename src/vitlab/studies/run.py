@@ -1,0 +1,198 @@
+"""Start, resume and finish a run: settings in, a run folder out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from vitlab import files
+from vitlab.config import Settings, difference, parse, to_json
+from vitlab.data.loader import TrainBatches, find_bad_images
+from vitlab.data.source import Source, Subset, class_indices
+from vitlab.errors import DataError, ImageError, RunFolderError, WeightsError
+from vitlab.evals.classify import Accuracy, Predictions
+from vitlab.models.vit import ViT, build, empty
+from vitlab.studies.recipe import InProgram, Origin, RunSettings
+from vitlab.train.loop import Watcher, train
+from vitlab.train.run import RunFolder, describe_environment, read_metrics
+from vitlab.train.state import TrainState
+from vitlab.weights.load import fit, load, read
+
+Say = Callable[[str], None]
+FREE_TO_CHANGE = ("workers", "device", "tensorboard")
+BAD_IMAGES = "bad_images.txt"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a Python program hands over instead of naming it in the settings."""
+
+    model: ViT
+    train: Source
+    evals: Mapping[str, Source]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The opened sources of a run, and the images left out of them."""
+
+    train: Source
+    evals: Mapping[str, Source]
+    bad: tuple[ImageError, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its folder, its model, the last value of every metric, and the predictions on each evaluation source.
+
+    A run that was finished before it was resumed has no predictions here.
+    """
+
+    path: Path
+    model: ViT
+    metrics: dict[str, float]
+    predictions: dict[str, Predictions]
+    sources: Mapping[str, Source]
+
+
+def start(settings: RunSettings, out: Path, watcher: Watcher, say: Say, *, given: Given | None = None) -> RunResult:
+    """Make the run that `settings` describe, in the new folder `out`. Everything is checked before the folder is made.
+
+    Raises:
+        RequestError: the data, the weights or the folder cannot be used.
+        Interrupted: the run was asked to stop; it can be resumed.
+    """
+    data = _open_data(settings, say, given)
+    model = given.model if given else _first_model(settings, data.train, say)
+    environment = describe_environment(torch.device(settings.device), settings.workers)
+    with RunFolder.create(out, to_json(settings), environment) as run:
+        if data.bad:
+            files.write_atomic(run.path / BAD_IMAGES, "".join(f"{error}\n" for error in data.bad).encode())
+        return _finish(settings, data, model, run, watcher)
+
+
+def resume(
+    out: Path, watcher: Watcher, say: Say, *, asked: RunSettings | None = None, given: Given | None = None
+) -> RunResult:
+    """Continue the run in `out` from its newest whole checkpoint; the end is bit for bit that of an uninterrupted run.
+
+    `asked` are the settings of the command that resumes; they may differ only in what changes no number.
+
+    Raises:
+        RunFolderError: there is no run, it was started with other settings, or its source exists only in a Python program.
+        Interrupted: the run was asked to stop again.
+    """
+    with RunFolder.reopen(out) as run:
+        stored = parse(RunSettings, run.config(), out / "config.json")
+        settings = _merged(stored, asked, out)
+        if run.finished:
+            say(f"{out} is finished; nothing to resume")
+            return _result(out, load(out), {}, {})
+        data = _open_data(settings, say, given)
+        threads = int(run.environment()["threads"])
+        if torch.get_num_threads() != threads:
+            say(f"using {threads} threads, as the run was started with: another number changes the last bits")
+            torch.set_num_threads(threads)
+        model = given.model if given else _first_model(settings, data.train, say)
+        return _finish(settings, data, model, run, watcher, say)
+
+
+def _merged(stored: RunSettings, asked: RunSettings | None, out: Path) -> RunSettings:
+    """Return the stored settings with the harmless changes of `asked`; refuse any other difference by name."""
+    if asked is None:
+        return stored
+    merged = stored.model_copy(update={name: getattr(asked, name) for name in FREE_TO_CHANGE})
+    changes = difference(merged, asked)
+    if changes:
+        raise RunFolderError(
+            out, f"was started with other settings ({'; '.join(changes)})", "resume without changing them"
+        )
+    return merged
+
+
+def _finish(
+    settings: RunSettings, data: Data, model: ViT, run: RunFolder, watcher: Watcher, resumed: Say | None = None
+) -> RunResult:
+    """Train to the end, write the model, and return what came out; `resumed` says what a resumed run begins with."""
+    state = TrainState.start(model.to(settings.device), settings.train)
+    if resumed is not None:
+        for reason in run.restore_checkpoint(state):
+            resumed(f"damaged checkpoint left out: {reason}")
+        resumed(f"resuming at step {state.step} of {settings.train.steps}")
+    if settings.tensorboard:
+        run.open_tensorboard(state.step)
+    labels = class_indices(data.train.classes, model.classes, str(data.train))[data.train.labels]
+    batches = TrainBatches(
+        data.train, labels, settings.image_spec, settings.augment, settings.train.batch_size, settings.train.seed
+    )
+    evaluators = {name: Accuracy(source, workers=settings.workers) for name, source in data.evals.items()}
+    train(state, batches, settings.train, run, evaluators, watcher, settings.workers)
+    run.save_model(model)
+    last = {name: evaluator.last for name, evaluator in evaluators.items()}
+    return _result(run.path, model, {name: found for name, found in last.items() if found}, data.evals)
+
+
+def _result(path: Path, model: ViT, predictions: dict[str, Predictions], sources: Mapping[str, Source]) -> RunResult:
+    metrics = {event["name"]: float(event["value"]) for event in read_metrics(path)}
+    return RunResult(path, model, metrics, predictions, sources)
+
+
+def _open_data(settings: RunSettings, say: Say, given: Given | None) -> Data:
+    """Return the sources, without their bad images where the settings say to skip them."""
+    train_source = given.train if given else _opened(settings.train_data)
+    evals = given.evals if given else {name: _opened(source) for name, source in settings.evals.items()}
+    for source in evals.values():
+        class_indices(source.classes, train_source.classes, str(source))
+    if settings.on_bad_image == "fail":
+        return Data(train_source, evals)
+    bad: list[ImageError] = []
+    kept_train = _without_bad_images(train_source, bad, say)
+    kept_evals = {name: _without_bad_images(source, bad, say) for name, source in evals.items()}
+    return Data(kept_train, kept_evals, tuple(bad))
+
+
+def _opened(source: Settings) -> Source:
+    if isinstance(source, InProgram):
+        raise DataError(source.description, "exists only in the program that made it", "resume the run from there")
+    return cast(Source, source)
+
+
+def _without_bad_images(source: Source, bad: list[ImageError], say: Say) -> Source:
+    """Return the part of `source` that can be decoded; the rest is said, and added to `bad`."""
+    found = find_bad_images(source)
+    bad.extend(found.values())
+    for error in found.values():
+        say(f"skipped {error}")
+    say(f"{source}: {len(source) - len(found):,} of {len(source):,} images can be used")
+    return Subset(source, [index for index in range(len(source)) if index not in found]) if found else source
+
+
+def _first_model(settings: RunSettings, source: Source, say: Say) -> ViT:
+    """Return the model before its first step, from the weights that the settings name, or fresh."""
+    if settings.weights is None:
+        model = build(settings.model, settings.train.seed, source.classes)
+        model.image_spec = settings.image_spec
+        return model
+    check_origin(settings.weights)
+    path = Path(settings.weights.path)
+    contents = read(path)
+    target = empty(settings.model, settings.image_spec, source.classes)
+    loaded = fit(contents, path, target, new_head=contents.classes != source.classes)
+    for line in loaded.report.lines():
+        say(line)
+    return loaded.model
+
+
+def check_origin(origin: Origin) -> None:
+    """Check that the weights file is the one that the settings name.
+
+    Raises:
+        WeightsError: it is missing or has changed.
+    """
+    path = Path(origin.path)
+    if not path.is_file():
+        raise WeightsError(path, "is gone", "the run starts from it: put it back")
+    if files.sha256(path) != origin.sha256:
+        raise WeightsError(path, "has changed since the run was set up", "put the first file back, or start a new run")
