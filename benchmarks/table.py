@@ -1,0 +1,33 @@
+"""Measure every claim and write the table in README.md: `make bench`."""
+
+import platform
+from pathlib import Path
+
+import input as input_path
+import last_block
+import torch
+
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- table: written by table.py -->", "<!-- end of table -->"
+
+
+def main() -> None:
+    rows = [*last_block.measure(), *input_path.measure()]
+    where = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    table = "\n".join(
+        [
+            f"Measured on {platform.machine()}, {where}.",
+            "",
+            "| what | against | times as fast | lowest–highest round |",
+            "| --- | --- | --- | --- |",
+            *(row.markdown() for row in rows),
+        ]
+    )
+    text = README.read_text()
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    README.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
