@@ -27,10 +27,11 @@ def finetune(
 ) -> None:
     """Fine-tune weights on your images; without weights, train a small model from scratch.
 
-    Images of an evaluation part (a val or test folder, else a tenth of every class) are never trained on."""
+    Images of an evaluation part (a val or test folder, else a tenth of every class) are never trained on.
+    """
     from vitlab.studies.plan import Asked, plan_finetune
 
-    asked = data and Asked(
+    asked = Asked(
         data=data,
         eval_data=eval_data,
         weights=weights,
@@ -49,4 +50,4 @@ def finetune(
         tensorboard=tensorboard,
         changes=tuple(changes or ()),
     )
-    train(plan_finetune, asked or None, out, resume)
+    train(plan_finetune, asked, out, resume)

@@ -26,10 +26,11 @@ def pretrain(
 ) -> None:
     """Pre-train a model from fresh weights on labelled images.
 
-    The model keeps the tanh layer before its head, as the paper's pre-training does."""
+    The model keeps the tanh layer before its head, as the paper's pre-training does.
+    """
     from vitlab.studies.plan import Asked, plan_pretrain
 
-    asked = data and Asked(
+    asked = Asked(
         data=data,
         eval_data=eval_data,
         model=model,
@@ -47,4 +48,4 @@ def pretrain(
         tensorboard=tensorboard,
         changes=tuple(changes or ()),
     )
-    train(plan_pretrain, asked or None, out, resume)
+    train(plan_pretrain, asked, out, resume)

@@ -34,32 +34,35 @@ def interruptible(say: Callable[[str], None], remedy: str) -> Generator[None]:
         raise KeyboardInterrupt from None
 
 
-def train(plan: "Callable[[Asked], Plan]", asked: "Asked | None", out: Path | None, resume: bool) -> None:
-    """Carry out the run that `asked` plans, or the one in `out` when it is None and `resume` is set."""
+def train(plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, resume: bool) -> None:
+    """Carry out the run that `asked` plans; with `resume`, continue the one in `out`, as it was started if no data is named."""
     from vitlab.errors import SettingsError
     from vitlab.studies import run
+    from vitlab.studies.plan import Asked
     from vitlab.train.progress import Terminal
 
     console, say = console_and_say()
-    if asked is None and not resume:
-        raise SettingsError("DATA", "is missing", "give a folder of images, or 'digits' to try it out")
     if resume and out is None:
         raise SettingsError("--resume", "needs the run to continue", "add --out RUN")
-    planned = plan(asked) if asked is not None else None
-    differences = planned.differences if planned else []
-    if planned is not None:
-        folder = out or Path("runs") / f"{planned.settings.recipe}-{Path(asked.data).resolve().name}"  # pyright: ignore
-        _say_plan(planned, folder, say)
-    else:
+    if resume and asked.data is None and asked != Asked():
+        raise SettingsError(
+            "--resume", "continues a run as it was started", "leave the other options out, or give DATA too"
+        )
+    planned = None if resume and asked.data is None else plan(asked)
+    if planned is None or out is not None:
         folder = out or Path()
+    else:
+        folder = Path("runs") / f"{planned.settings.recipe}-{Path(asked.data or '').resolve().name}"
+    if planned is not None:
+        _say_plan(planned, folder, say)
     watcher = Terminal(console)
     with interruptible(say, f"continue with: vitlab {sys.argv[1]} --resume --out {shlex.quote(str(folder))}"):
         if resume:
             result = run.resume(folder, watcher, say, asked=planned.settings if planned else None)
         else:
-            assert planned is not None
+            assert planned is not None  # without --resume there is a plan, or an error
             result = run.start(planned.settings, folder, watcher, say)
-    _finish(result, differences, say)
+    _finish(result, planned.differences if planned else [], say)
 
 
 def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None:

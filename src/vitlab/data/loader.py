@@ -1,5 +1,6 @@
 """Batches from a source: in the order that the seed and the step fix, from any number of worker processes, nothing dropped."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -90,11 +91,17 @@ def load(batches: TrainBatches | EvalBatches, steps: Sequence[int], workers: int
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=2 if workers else None,
         generator=torch.Generator(),  # the loader draws a seed; ours must not come from the global stream
+        worker_init_fn=_leave_interrupts_to_the_parent,
     )
     for batch in loader:
         if isinstance(batch, ImageError):
             raise batch
         yield cast(Batch, batch)
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    """Ctrl-C reaches every process of the terminal; a worker that ended by it would take the run down before it could save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def find_bad_images(source: Source) -> dict[int, ImageError]:

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -13,33 +13,35 @@ from vitlab.data.digits import Digits
 from vitlab.data.loader import pixels_of
 from vitlab.data.open import AnySource, open_data
 from vitlab.data.preprocess import ImageSpec
-from vitlab.data.transforms import Augment
 from vitlab.errors import DataError, ImageError, SettingsError
 from vitlab.models.catalog import settings_for
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Size, as_size
 from vitlab.studies.recipe import (
-    SMALL_CROP,
+    PRETRAIN,
+    PRETRAIN_SMALL,
+    SCRATCH,
+    TRANSFER,
     Origin,
+    Recipe,
     RunSettings,
     micro_batch_for,
-    pretraining,
-    scratch,
     steps_for,
-    transfer,
 )
 from vitlab.train.config import TrainSettings
 from vitlab.weights.load import find, read
 
 SMALL_PIXELS = 40
 """Images with no side longer than this are seen whole in patches of 4; larger ones are reduced to 64 pixels in patches of 8."""
+SMALL_SIZE = 96
+"""Models for images up to this many pixels are pre-trained with the gentler crop."""
 
 
 @dataclass(frozen=True)
 class Asked:
     """What a person asked for; None leaves a choice to the recipe."""
 
-    data: str
+    data: str | None = None
     eval_data: str | None = None
     weights: Path | None = None
     model: str | None = None
@@ -77,7 +79,7 @@ def plan_finetune(asked: Asked) -> Plan:
     opened = _open(asked)
     if asked.weights is None:
         model = _named_model(asked, opened.train, representation=False)
-        return _resolve("scratch", scratch, asked, opened, model, ImageSpec(), augment=SMALL_CROP)
+        return _resolve(SCRATCH, asked, opened, model, ImageSpec())
     if asked.model is not None:
         raise SettingsError("--model", "contradicts --weights, which say what the model is", "give one of the two")
     file = find(asked.weights)
@@ -92,7 +94,7 @@ def plan_finetune(asked: Asked) -> Plan:
     }
     model = parse(ViTSettings, to_json(contents.settings) | changes, "--image-size")
     origin = Origin(path=str(file.resolve()), sha256=files.sha256(file))
-    return _resolve("transfer", transfer, asked, opened, model, contents.image_spec, weights=origin)
+    return _resolve(TRANSFER, asked, opened, model, contents.image_spec, origin)
 
 
 def plan_pretrain(asked: Asked) -> Plan:
@@ -103,10 +105,8 @@ def plan_pretrain(asked: Asked) -> Plan:
     """
     opened = _open(asked)
     model = _named_model(asked, opened.train, representation=True)
-    small = max(model.image_size) <= 96
-    return _resolve(
-        "pretrain", pretraining, asked, opened, model, ImageSpec(), augment=SMALL_CROP if small else Augment()
-    )
+    recipe = PRETRAIN_SMALL if max(model.image_size) <= SMALL_SIZE else PRETRAIN
+    return _resolve(recipe, asked, opened, model, ImageSpec())
 
 
 def choose_device(name: str) -> torch.device:
@@ -142,6 +142,8 @@ def evaluation_source(name: str) -> AnySource:
 
 
 def _open(asked: Asked) -> _Sources:
+    if asked.data is None:
+        raise SettingsError("DATA", "is missing", "give a folder of images, or 'digits' to try it out")
     opened = open_data(asked.data)
     if opened.train is None:
         raise DataError(asked.data, "has nothing to train on", "add a train folder beside the others")
@@ -153,8 +155,7 @@ def _open(asked: Asked) -> _Sources:
 def _named_model(asked: Asked, source: AnySource, *, representation: bool) -> ViTSettings:
     small_name, small_size = _defaults_for(source)
     name = asked.model or small_name
-    patch = int(name.replace("_", "/").rsplit("/", 1)[-1]) if name[-1:].isdigit() else 8
-    size = asked.image_size or (small_size if asked.model is None or patch <= 8 else 224)
+    size = asked.image_size or (small_size if "Mini" in name else 224)
     settings = settings_for(name, len(source.classes), size)
     return settings.model_copy(update={"representation_dim": settings.width if representation else None})
 
@@ -172,58 +173,46 @@ def _defaults_for(source: AnySource) -> tuple[str, int]:
 
 
 def _resolve(
-    recipe: str,
-    make: Any,
-    asked: Asked,
-    opened: _Sources,
-    model: ViTSettings,
-    spec: ImageSpec,
-    *,
-    augment: Augment | None = None,
-    weights: Origin | None = None,
+    recipe: Recipe, asked: Asked, opened: _Sources, model: ViTSettings, spec: ImageSpec, weights: Origin | None = None
 ) -> Plan:
     """Return the recipe's settings for this model and data with the person's choices on top, and what they changed."""
-    train: TrainSettings = make()
     if asked.steps and asked.epochs:
         raise SettingsError("--epochs", "contradicts --steps", "give one of the two")
-    steps = asked.steps
+    default = recipe.training(recipe.steps)
+    steps = asked.steps or recipe.steps
     if asked.epochs:
-        steps = steps_for(asked.epochs, opened.train, asked.batch_size or train.batch_size)
-    train = make(steps) if steps else train
-    augment = augment or Augment()
+        steps = steps_for(asked.epochs, opened.train, asked.batch_size or default.batch_size)
+    flip = recipe.augment.flip and not isinstance(opened.train, Digits)
     base = RunSettings(
-        recipe=recipe,
+        recipe=recipe.name,
         model=model,
         weights=weights,
         train_data=opened.train,
         evals=opened.evals,
         image_spec=spec.model_copy(update={"height": model.image_size.height, "width": model.image_size.width}),
-        augment=augment.model_copy(update={"flip": False}) if isinstance(opened.train, Digits) else augment,
-        train=train,
+        augment=recipe.augment.model_copy(update={"flip": flip}),
+        train=_with_intervals(default, asked),
         on_bad_image=asked.on_bad_image,
         workers=_workers(asked, opened.train),
         device=str(choose_device(asked.device)),
         tensorboard=asked.tensorboard,
     )
-    options = {
-        "lr": asked.lr,
-        "batch_size": asked.batch_size,
-        "seed": asked.seed,
-        "eval_every": asked.eval_every or max(1, train.steps // 10),
-        "checkpoint_every": asked.checkpoint_every or max(1, train.steps // 10),
-    }
+    options = {"lr": asked.lr, "batch_size": asked.batch_size, "seed": asked.seed}
     changes = [f"train.{name}={value}" for name, value in options.items() if value is not None]
-    settings = override(base, [*changes, *asked.changes])
-    if settings.train.micro_batch_size is None:
-        micro = micro_batch_for(settings.model, settings.train.batch_size)
-        settings = override(settings, [f"train.micro_batch_size={micro}"] if micro else [])
+    settings = base.model_copy(update={"train": _with_intervals(recipe.training(steps), asked)})
+    settings = override(settings, [*changes, *asked.changes])
     _check(settings, opened)
-    default = override(base, [*changes[-2:]])
-    return Plan(
-        settings,
-        opened.train,
-        opened.evals,
-        [line for line in difference(default, settings) if "micro_batch" not in line],
+    differences = difference(base, settings)
+    micro = settings.train.micro_batch_size or micro_batch_for(settings.model, settings.train.batch_size)
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"micro_batch_size": micro})})
+    return Plan(settings, opened.train, opened.evals, differences)
+
+
+def _with_intervals(train: TrainSettings, asked: Asked) -> TrainSettings:
+    """Return `train` with the asked intervals between evaluations and checkpoints; by default ten of each in a run."""
+    tenth = max(1, train.steps // 10)
+    return train.model_copy(
+        update={"eval_every": asked.eval_every or tenth, "checkpoint_every": asked.checkpoint_every or tenth}
     )
 
 

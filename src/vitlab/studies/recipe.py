@@ -1,7 +1,8 @@
 """RunSettings: everything that makes a run, and the recipes that fill it in."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
@@ -10,7 +11,7 @@ from vitlab.config import Settings
 from vitlab.data.open import AnySource
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Source
-from vitlab.data.transforms import Augment, InceptionCrop
+from vitlab.data.transforms import Augment, InceptionCrop, ResizeCrop
 from vitlab.models.vit import ViTSettings
 from vitlab.train.config import TrainSettings
 from vitlab.train.objective import Softmax
@@ -56,6 +57,16 @@ class RunSettings(Settings):
     tensorboard: bool = False
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """A named way to train: its settings for a number of steps, and what it does to images."""
+
+    name: str
+    training: Callable[[int], TrainSettings]
+    steps: int
+    augment: Augment
+
+
 def transfer(steps: int = 500) -> TrainSettings:
     """Return the paper's fine-tuning: SGD with momentum, cosine, no weight decay, batch 512 (table 4, appendix B.1.1)."""
     return TrainSettings(
@@ -69,7 +80,7 @@ def transfer(steps: int = 500) -> TrainSettings:
     )
 
 
-def scratch(steps: int = 1500) -> TrainSettings:
+def scratch(steps: int = 1000) -> TrainSettings:
     """Return our setting for a small model on a small data set without weights; not from the paper, which needs millions."""
     return TrainSettings(
         steps=steps,
@@ -99,8 +110,13 @@ def pretraining(steps: int = 2000) -> TrainSettings:
     )
 
 
-SMALL_CROP = Augment(crop=InceptionCrop(area=(0.35, 1.0)))
+SMALL_CROP = InceptionCrop(area=(0.35, 1.0))
 """Gentler than the paper's crops: small images and small data sets lose their object in a twentieth of the area."""
+
+TRANSFER = Recipe("transfer", transfer, 500, Augment(crop=ResizeCrop()))
+SCRATCH = Recipe("scratch", scratch, 1000, Augment(crop=SMALL_CROP))
+PRETRAIN = Recipe("pretrain", pretraining, 2000, Augment(crop=InceptionCrop()))
+PRETRAIN_SMALL = Recipe("pretrain", pretraining, 2000, Augment(crop=SMALL_CROP))
 
 
 def steps_for(epochs: float, source: Source, batch_size: int) -> int:

@@ -45,7 +45,6 @@ class TrainState:
             kept = {key.removeprefix(prefix): value for key, value in optimizer.items() if key.startswith(prefix)}
             if kept:
                 self.optimizer.state[parameter] = {
-                    kind: value.clone() if kind == "step" else value.to(parameter.device, copy=True)
-                    for kind, value in kept.items()
+                    kind: value.to(parameter.device, copy=True) for kind, value in kept.items()
                 }
         self.step = step
