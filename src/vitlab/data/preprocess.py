@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from vitlab.config import Settings
@@ -41,7 +41,7 @@ class ImageSpec(Settings):
     fit: Annotated[Squash | CentralCrop, Field(discriminator="type")] = Squash()
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5)
 
     def prepare(self, image: Pixels) -> Pixels:
         """Return `image` (uint8 [h, w, 3]) fitted to the target: uint8 [height, width, 3]."""

@@ -79,8 +79,8 @@ def inception_box(
             height, width = height - 1, round((height - 1) * aspect)
         if 0 < height <= rows and 0 < width <= columns and least <= height * width <= most:
             top, left = int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1))
-            return left, top, left + width, top + height
-    return 0, 0, columns, rows
+            return float(left), float(top), float(left + width), float(top + height)
+    return 0.0, 0.0, float(columns), float(rows)
 
 
 def _resize_crop(image: Pixels, spec: ImageSpec, fraction: float, rng: Generator) -> Pixels:

@@ -37,7 +37,8 @@ class Predictions:
     def top(self, k: int) -> float:
         """Return the share of examples whose class is among the `k` most probable (all classes count when there are fewer)."""
         own = self.probabilities[np.arange(len(self.labels)), self.labels]
-        rank = (self.probabilities > own[:, None]).sum(axis=1)
+        before = np.arange(len(self.classes)) < self.labels[:, None]
+        rank = ((self.probabilities > own[:, None]) | ((self.probabilities == own[:, None]) & before)).sum(axis=1)
         return float((rank < k).mean())
 
     def confusion(self) -> NDArray[np.int64]:

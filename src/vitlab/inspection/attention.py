@@ -21,7 +21,7 @@ def attention_by_layer(model: ViT, images: Float[Tensor, "b c h w"]) -> Iterator
 
 
 @torch.inference_mode()
-def rollout(model: ViT, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
+def rollout(model: ViT, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b rows columns"]:
     """Return how much each patch reaches the pooled output through all layers, on the grid of patches, normalised to a peak of 1.
 
     Heads are averaged, the identity is added for the residual connection, rows are normalised, and the layers are multiplied from

@@ -34,7 +34,7 @@ class LearnedPosition(nn.Module):
 def resize_table(table: Float[Tensor, "1 old d"], prefix: int, old: Grid, new: Grid) -> Float[Tensor, "1 new d"]:
     """Resample a position table from grid `old` to grid `new`; the `prefix` rows of the class token are kept as they are.
 
-    Bilinear with aligned corners, computed in float32, as the paper's code does it (section 3.2; scipy's zoom of order 1). That
+    Bilinear with aligned corners, computed in float64, as the paper's code does it (section 3.2; scipy's zoom of order 1). That
     code returns zeros in the last row and column for some pairs of grids, by a rounding of coordinates; this does not.
 
     Raises:
@@ -45,6 +45,6 @@ def resize_table(table: Float[Tensor, "1 old d"], prefix: int, old: Grid, new: G
     if old == new:
         return table
     kept, rows = table[:, :prefix], table[:, prefix:]
-    image = rows.float().reshape(1, old.rows, old.columns, -1).permute(0, 3, 1, 2)
+    image = rows.double().reshape(1, old.rows, old.columns, -1).permute(0, 3, 1, 2)
     resized = functional.interpolate(image, size=tuple(new), mode="bilinear", align_corners=True)
     return torch.cat([kept, resized.permute(0, 2, 3, 1).reshape(1, new.cells, -1).to(table.dtype)], dim=1)

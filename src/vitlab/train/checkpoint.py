@@ -4,9 +4,11 @@ A checkpoint is written into a draft folder, every file flushed, then the list o
 `step-000500` appears only when everything under it is on the disk. Reading takes the newest whose files match their checksums.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import safetensors.torch
 from torch import Tensor
@@ -17,9 +19,9 @@ from vitlab.train.state import TrainState
 from vitlab.weights.save import to_bytes
 
 MANIFEST = "manifest.json"
-MODEL, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
+FILES = MODEL, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
 KEEP = 2
-"""How many checkpoints stay: the newest, and one to fall back on if it rots."""
+"""How many whole checkpoints stay: the newest, and one to fall back on if it rots."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,8 @@ def write(folder: Path, state: TrainState, metrics_bytes: int) -> Path:
     draft = folder / f".{final.name}.part"
     files.remove(draft)
     files.make_folder(draft)
-    model = state.model
     contents = {
-        MODEL: to_bytes(dict(model.named_parameters()), model.settings, model.image_spec, model.classes),
+        MODEL: to_bytes(state.model),
         OPTIMIZER: safetensors.torch.save(
             {name: t.detach().cpu().contiguous() for name, t in state.optimizer_tensors().items()}
         ),
@@ -52,15 +53,14 @@ def write(folder: Path, state: TrainState, metrics_bytes: int) -> Path:
     }
     for name, data in contents.items():
         files.write_bytes(draft / name, data)
-    sums = {name: files.sha256(draft / name) for name in contents}
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     files.write_bytes(draft / MANIFEST, json.dumps(sums, indent=1).encode())
     files.flush_folder(draft)
     files.remove(final)  # only ever a damaged one that a resumed run passes again
     files.rename(draft, final)
     files.flush_folder(folder)
-    if problem(final) is None:
-        for old in steps(folder)[:-KEEP]:
-            files.remove(old)
+    if problem(final) is None:  # read back from the disk before anything older goes
+        _remove_old(folder, final)
     return final
 
 
@@ -95,17 +95,35 @@ def read(folder: Path) -> Checkpoint | None:
 def problem(path: Path) -> str | None:
     """Return what is wrong with the checkpoint at `path`, naming the file, or None when every file matches its checksum."""
     try:
-        sums: dict[str, str] = json.loads((path / MANIFEST).read_text())
-        missing = {MODEL, OPTIMIZER, PROGRESS} - set(sums)
-        if missing:
-            return f"{path / MANIFEST} does not list {', '.join(sorted(missing))}"
-        wrong = [name for name, expected in sums.items() if files.sha256(path / name) != expected]
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        return f"{path} is damaged ({error})"
-    return f"{path / wrong[0]} does not match its checksum" if wrong else None
+        sums = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        return f"{path / MANIFEST} is damaged ({error})"
+    if not isinstance(sums, dict) or not set(FILES) <= set(cast(dict[str, str], sums)):
+        return f"{path / MANIFEST} does not list every file"
+    for name in FILES:
+        try:
+            if files.sha256(path / name) != sums[name]:
+                return f"{path / name} does not match its checksum"
+        except OSError as error:
+            return f"{path / name} cannot be read ({error.strerror})"
+    return None
 
 
 def steps(folder: Path) -> list[Path]:
     """Return the checkpoints in `folder` by step, oldest first (never by the clock)."""
     found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _remove_old(folder: Path, newest: Path) -> None:
+    """Remove the checkpoints before `newest` but for the last whole ones that `KEEP` allows; damaged ones do not count."""
+    kept = 1
+    for old in reversed([path for path in steps(folder) if _step(path) < _step(newest)]):
+        if kept < KEEP and problem(old) is None:
+            kept += 1
+        else:
+            files.remove(old)

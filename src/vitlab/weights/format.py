@@ -1,6 +1,5 @@
 """What a file of weights is, told by its content; its arrays, read without ever executing anything."""
 
-import json
 import zipfile
 import zlib
 from collections.abc import Generator, Iterable
@@ -31,7 +30,7 @@ def format_of(path: Path) -> Format:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(32)
     except OSError as error:
         raise WeightsError(path, f"cannot be read ({error.strerror})", "check the path") from None
     if head[:4] == b"PK\x03\x04":
@@ -56,7 +55,7 @@ def _zip_format(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
         raise WeightsError(path, f"is a damaged zip file ({error})", "get the file again") from None
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
@@ -101,7 +100,7 @@ def _opened(path: Path) -> Generator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, RuntimeError) as error:
         raise WeightsError(path, f"is damaged ({error})", "get the file again") from None
 
 
@@ -134,19 +133,3 @@ def read_safetensors_header(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(path, f"is a damaged safetensors file ({error})", "get the file again") from None
-
-
-def read_metadata(metadata: dict[str, str], field: str, path: Path) -> object:
-    """Return the JSON value of `field` in a file's metadata.
-
-    Raises:
-        WeightsError: the field is missing or is no JSON.
-    """
-    try:
-        return json.loads(metadata[field])
-    except KeyError:
-        raise WeightsError(
-            path, f"has no '{field}' in its header", "it was not written by vitlab; convert it"
-        ) from None
-    except ValueError as error:
-        raise WeightsError(path, f"its header field '{field}' is no JSON ({error})", "get the file again") from None

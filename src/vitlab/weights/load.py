@@ -1,6 +1,6 @@
 """Load weights into a model that fits them, and say exactly what was done."""
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from vitlab.nn.grid import Size, as_size
 from vitlab.nn.initial import initialise, vit_table
 from vitlab.nn.position import resize_table
 from vitlab.weights import official
-from vitlab.weights.format import format_of, npz_shapes, read_metadata, read_npz, read_safetensors_header
+from vitlab.weights.format import format_of, npz_shapes, read_npz, read_safetensors_header
+from vitlab.weights.save import HEADER, Header
 
 HEAD = ("head.weight", "head.bias")
 
@@ -144,7 +145,10 @@ def _read_npz(path: Path, trained_size: Size | None) -> Contents:
         raise WeightsError(
             path, f"is an .npz file but not a released ViT (its arrays: {shown}, …)", "give a ViT's weights"
         )
-    settings = official.settings_of(path, shapes, trained_size)
+    try:
+        settings = official.settings_of(path, shapes, trained_size)
+    except ValueError as error:
+        raise WeightsError(path, f"is no ViT ({error})", "get the file again") from None
     table = official.name_table(settings, official.block_names(shapes))
     model = empty(settings)
     for ours, parameter in model.named_parameters():
@@ -156,6 +160,9 @@ def _read_npz(path: Path, trained_size: Size | None) -> Contents:
             )
     names = {ours: theirs for ours, theirs in table.items() if theirs in shapes}
     arrays = read_npz(path, names.values())
+    for theirs, array in arrays.items():
+        if array.dtype.kind not in "fiu":
+            raise WeightsError(path, f"'{theirs}' holds no real numbers", "get the file again")
     parameters = dict(model.named_parameters())
     tensors = {
         ours: official.to_ours(ours, arrays[theirs], tuple(parameters[ours].shape)) for ours, theirs in names.items()
@@ -165,27 +172,26 @@ def _read_npz(path: Path, trained_size: Size | None) -> Contents:
 
 
 def _read_ours(path: Path) -> Contents:
-    metadata = read_safetensors_header(path)
+    text = read_safetensors_header(path).get(HEADER)
+    if text is None:
+        raise WeightsError(path, f"has no '{HEADER}' in its header", "it was not written by vitlab; convert it")
     try:
-        settings = parse(ViTSettings, _mapping(read_metadata(metadata, "vitlab.settings", path)), path)
-        spec = parse(ImageSpec, _mapping(read_metadata(metadata, "vitlab.image_spec", path)), path)
-        classes = read_metadata(metadata, "vitlab.classes", path)
+        header = parse(Header, json.loads(text), path)
         tensors = load_file(path)
-    except (SettingsError, SafetensorError, OSError) as error:
+    except (SettingsError, SafetensorError, OSError, ValueError, TypeError) as error:
         raise WeightsError(path, f"is damaged ({error})", "get the file again") from None
-    names = tuple(str(name) for name in classes) if isinstance(classes, list) else ()
-    known = {name for name, _ in empty(settings).named_parameters()}
+    if header.settings.depth > len(tensors):  # before a model of that depth is laid out
+        raise WeightsError(
+            path, f"holds {len(tensors)} tensors for {header.settings.depth:,} layers", "get the file again"
+        )
+    known = {name for name, _ in empty(header.settings).named_parameters()}
     return Contents(
-        settings,
-        spec,
-        names,
+        header.settings,
+        header.image_spec,
+        header.classes,
         {name: tensor for name, tensor in tensors.items() if name in known},
         tuple(sorted(set(tensors) - known)),
     )
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
 
 
 @torch.no_grad()
@@ -207,6 +213,8 @@ def fit(contents: Contents, path: Path, model: ViT, *, new_head: bool) -> Loaded
             report.replaced.append(name)
         elif tensor is None:
             report.missing.append(name)
+        elif name == "position.table" and tensor.shape != (1, old.pool.num_prefix + old.grid.cells, old.width):
+            wrong.append(f"'{name}' has shape {list(tensor.shape)}")
         elif name == "position.table" and old.grid != new.grid:
             planned[name] = resize_table(tensor, new.pool.num_prefix, old.grid, new.grid)
             report.resized.append(f"{name} {old.grid} -> {new.grid}")

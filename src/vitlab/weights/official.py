@@ -146,7 +146,7 @@ def to_official(name: str, tensor: Tensor, settings: ViTSettings) -> NDArray[np.
     if name == "stem.projection.weight":
         height, width, channels, dim = shape
         return np.ascontiguousarray(values.reshape(dim, channels, height, width).transpose(2, 3, 1, 0))
-    return np.ascontiguousarray(values.T.reshape(shape))
+    return np.ascontiguousarray((values.T if values.ndim == 2 else values).reshape(shape))
 
 
 def _pair(ours: str, theirs: str, weight: str) -> dict[str, str]:

@@ -4,27 +4,38 @@ import json
 from pathlib import Path
 
 import safetensors.torch
-from torch import Tensor
+from pydantic import model_validator
 
 from vitlab.config import Settings, to_json
 from vitlab.data.preprocess import ImageSpec
 from vitlab.files import write_atomic
-from vitlab.models.vit import ViT
+from vitlab.models.vit import ViT, ViTSettings
+
+HEADER = "vitlab"
+"""The one field of the file's metadata: safetensors writes several fields in no fixed order."""
 
 
-def to_bytes(tensors: dict[str, Tensor], settings: Settings, image_spec: ImageSpec, classes: tuple[str, ...]) -> bytes:
+class Header(Settings):
+    """What a weights file says of itself: the model, the preparation of its images, and the class names if it has any."""
+
+    settings: ViTSettings
+    image_spec: ImageSpec
+    classes: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> "Header":
+        if self.classes and len(self.classes) != self.settings.num_classes:
+            raise ValueError(f"{len(self.classes)} class names for {self.settings.num_classes} classes")
+        return self
+
+
+def to_bytes(model: ViT) -> bytes:
     """Return the bytes of a weights file; the same weights give the same bytes."""
-    metadata = {
-        "format": "pt",
-        "vitlab.settings": json.dumps(to_json(settings)),
-        "vitlab.image_spec": json.dumps(to_json(image_spec)),
-        "vitlab.classes": json.dumps(list(classes), ensure_ascii=False),
-    }
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(contiguous, metadata)
+    header = Header(settings=model.settings, image_spec=model.image_spec, classes=model.classes)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
+    return safetensors.torch.save(tensors, {HEADER: json.dumps(to_json(header), ensure_ascii=False)})
 
 
 def save(model: ViT, path: str | Path) -> None:
     """Write `model` to `path` with everything needed to use it; the name appears only when the file is complete."""
-    data = to_bytes(dict(model.named_parameters()), model.settings, model.image_spec, model.classes)
-    write_atomic(Path(path), data)
+    write_atomic(Path(path), to_bytes(model))
