@@ -8,7 +8,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -50,11 +50,12 @@ def override(settings: S, changes: Sequence[str]) -> S:
         SettingsError: a change names no field (with the nearest name) or its value does not fit.
     """
     data = to_json(settings)
+    chosen: list[Json] = []  # parts of another kind than before: their options are not known until the end
     for change in changes:
         path, sign, text = change.partition("=")
         if not sign:
             raise SettingsError("--set", f"'{change}' has no '='", "write --set path.to.field=value")
-        _assign(data, path.strip().split("."), _value(text.strip()), change)
+        _assign(data, path.strip().split("."), _value(text.strip()), change, chosen)
     return parse(type(settings), data, "--set")
 
 
@@ -101,10 +102,13 @@ def _value(text: str) -> Any:
         return text
 
 
-def _assign(data: Json, path: list[str], value: Any, change: str) -> None:
+def _assign(data: Json, path: list[str], value: Any, change: str, chosen: list[Json]) -> None:
     """Set the field at `path` of nested `data`; a part set to a word, or a changed `type`, becomes that kind's defaults."""
     place: Any = data
     for depth, name in enumerate(path):
+        last = depth == len(path) - 1
+        if any(place is part for part in chosen):
+            place.setdefault(name, None)
         if not isinstance(place, dict) or name not in place:
             known = list(place) if isinstance(place, dict) else []
             prefix = ".".join(path[:depth])
@@ -113,16 +117,23 @@ def _assign(data: Json, path: list[str], value: Any, change: str) -> None:
                 f"'{change}': no setting '{name}'" + (f" in '{prefix}'" if prefix else ""),
                 nearest(name, known),
             )
-        last = depth == len(path) - 1
-        if last and name == "type" and place["type"] != value:
-            place.clear()
-            place["type"] = value
-        elif last and isinstance(place[name], dict) and "type" in place[name] and isinstance(value, str):
-            place[name] = place[name] if place[name]["type"] == value else {"type": value}
+        part = place[name]
+        if last and isinstance(part, dict) and "type" in part and isinstance(value, str):
+            _choose(cast(Json, part), value, chosen)
+        elif last and name == "type":
+            _choose(place, value, chosen)
         elif last:
             place[name] = value
         else:
-            place = place[name]
+            place = part
+
+
+def _choose(part: Json, kind: Any, chosen: list[Json]) -> None:
+    """Make `part` the kind called `kind`, with its defaults if it was another."""
+    if part["type"] != kind:
+        part.clear()
+        part["type"] = kind
+        chosen.append(part)
 
 
 def _leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -139,12 +150,13 @@ def _show(leaves: Mapping[str, Any], path: str) -> str:
 
 def _explain(kind: type[Settings], error: ValidationError, where: str | Path) -> SettingsError:
     """Return the first problem of a pydantic error as one line."""
-    problem = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in problem["loc"])
+    problems = error.errors(include_url=False)
+    problem = next(
+        (each for each in problems if each["type"] == "extra_forbidden"), problems[0]
+    )  # more than "missing" says
+    path, known = _locate(kind, tuple(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return SettingsError(
-            where, f"unknown setting '{path}'", nearest(str(problem["loc"][-1]), _fields(kind, problem["loc"]))
-        )
+        return SettingsError(where, f"unknown setting '{path}'", nearest(path.rsplit(".", 1)[-1], known))
     if problem["type"] == "missing":
         return SettingsError(where, f"setting '{path}' is missing", "add it")
     if problem["type"] == "union_tag_invalid":
@@ -159,27 +171,24 @@ def _explain(kind: type[Settings], error: ValidationError, where: str | Path) ->
     return SettingsError(where, f"'{path}' = {shown}: {message}" if path else message, "")
 
 
-def _fields(kind: type[Settings], path: tuple[int | str, ...]) -> list[str]:
-    """Return the field names of the settings class that holds the unknown field at `path`."""
-    holder = kind
-    for name in path[:-1]:
-        candidates = list(_settings_in(holder, str(name))) or [
-            sub
-            for sub in _kinds_in(holder)
-            if sub.model_fields.get("type") and sub.model_fields["type"].default == name
-        ]
-        holder = candidates[0] if candidates else holder
-    return list(holder.model_fields)
+def _locate(kind: type[Settings], location: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Return a pydantic location as the path that a person writes, and the names of the fields that stand beside its last."""
+    holders = [kind]
+    path: list[str] = []
+    for name in location[:-1]:
+        tagged = [holder for holder in holders if "type" in holder.model_fields and _default_type(holder) == name]
+        if not tagged:  # the name of a kind is in the location, not in the JSON
+            path.append(name)
+        fields = [holder.model_fields[name] for holder in holders if name in holder.model_fields]
+        inner = [part for field in fields for part in _settings_classes(field.annotation)]
+        holders = tagged or inner or holders
+    return ".".join([*path, *location[-1:]]), list(
+        dict.fromkeys(name for holder in holders for name in holder.model_fields)
+    )
 
 
-def _settings_in(holder: type[Settings], name: str) -> list[type[Settings]]:
-    field = holder.model_fields.get(name)
-    return [] if field is None else list(_settings_classes(field.annotation))
-
-
-def _kinds_in(holder: type[Settings]) -> Iterator[type[Settings]]:
-    for field in holder.model_fields.values():
-        yield from _settings_classes(field.annotation)
+def _default_type(kind: type[Settings]) -> Any:
+    return kind.model_fields["type"].default
 
 
 def _settings_classes(annotation: Any) -> Iterator[type[Settings]]:

@@ -1,27 +1,19 @@
-"""Folder: one folder a class. And what it shares with every data set at a path: subsets, parts, and finding them."""
+"""Folder: one folder a class; and finding ready splits and images in folders."""
 
 import os
 import re
-import stat
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.config import Settings, nearest, parse
-from vitlab.data.source import Example, Part
-from vitlab.errors import DataError, ImageError
-
-SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "eval"),
-}
-"""The names of ready splits, and the names that data sets give them."""
-ALIASES = frozenset(name for names in SPLITS.values() for name in names)
+from vitlab.config import nearest
+from vitlab.data.path import ALIASES, SPLITS, DataPath, name_splits, printable, read_file
+from vitlab.data.source import Example
+from vitlab.errors import DataError
 
 # Formats that are not supported are among them: their files are refused by name, not left out.
 _SUFFIX = re.compile(
@@ -31,106 +23,6 @@ _SUFFIX = re.compile(
 )
 _LOOKED_FOR = "JPEG, PNG, WebP, GIF, BMP, TIFF and other images, by their suffix"
 _SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a FIFO must not block
-_MAX_BYTES = 1 << 30  # read of one file; what an image may have is decided when it is decoded
-
-
-D = TypeVar("D", bound="DataPath")
-
-
-@runtime_checkable
-class Listing(Protocol):
-    """What is known of a data set without reading its images."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of their indices."""
-        ...
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Label of every example of the whole data set: int64 [n]."""
-        ...
-
-
-class DataPath(Settings):
-    """A data set at a path: `subset` names one of its ready splits, `part` one side of a split made by us.
-
-    It can be made before it exists, from Python or JSON; what is there is listed once, on first use.
-    """
-
-    path: Path
-    subset: str | None = None
-    part: Part | None = None
-
-    def __init__(self, path: Path | str | None = None, **fields: Any) -> None:
-        super().__init__(**(fields if path is None else {"path": path, **fields}))
-
-    def __str__(self) -> str:
-        name = str(self.path / self.subset) if self.subset else str(self.path)
-        if self.part is None:
-            return name
-        share = self.part.fraction if self.part.side == "test" else 1 - self.part.fraction
-        return f"{name} ({self.part.side} {share:.0%})"
-
-    def __eq__(self, other: object) -> bool:  # of the settings alone, whether listed yet or not
-        return type(self) is type(other) and self._settings() == cast(DataPath, other)._settings()
-
-    def __hash__(self) -> int:
-        return hash((self.path, self.subset, self.part))
-
-    def __copy__(self: D) -> D:  # what model_copy(update=...) starts from: not listed yet
-        return type(self)(**self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in type(self).model_fields}
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @cached_property
-    def listing(self) -> Listing:
-        """What is at the path and in the subset, whatever the part."""
-        raise NotImplementedError
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names; a label is an index into them. They are those of the whole subset, whatever the part."""
-        return self.listing.classes
-
-    @cached_property
-    def indices(self) -> NDArray[np.int64]:
-        """The place of every example of this part in the whole subset: int64 [len]."""
-        if self.part is None:
-            return np.arange(len(self.listing.labels))
-        return self.part.indices(self.listing.labels)
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The label of every example: int64 [len]."""
-        return self._labels
-
-    @cached_property
-    def _labels(self) -> NDArray[np.int64]:
-        return self.listing.labels[self.indices]
-
-    def split(self: D, test: float, seed: int = 0) -> tuple[D, D]:
-        """Return the training side and the test side: `test` is the fraction of every class that is held back.
-
-        Raises:
-            DataError: this is one side of a split already.
-            SettingsError: `test` is not between 0 and 1.
-        """
-        if self.part is not None:
-            raise DataError(str(self), "is one side of a split already", "split the whole data set")
-        sides = (self._side("train", test, seed), self._side("test", test, seed))
-        for side in sides:
-            vars(side)["listing"] = self.listing  # listed once, not three times
-        return sides
-
-    def _side(self: D, side: Literal["train", "test"], fraction: float, seed: int) -> D:
-        part = parse(Part, {"side": side, "fraction": fraction, "seed": seed}, "split")
-        return self.model_copy(update={"part": part})
 
 
 class FolderListing(NamedTuple):
@@ -211,22 +103,6 @@ def find_splits(path: Path) -> dict[str, str]:
     return name_splits(path, [entry.name for entry in named if any(_folders(Path(entry.path)))])
 
 
-def name_splits(path: Path, names: list[str]) -> dict[str, str]:
-    """Return which of `names` in `path` are ready splits: "train", "val", "test" to the name, in that order.
-
-    Raises:
-        DataError: two of them are the same split.
-    """
-    splits: dict[str, str] = {}
-    for split, aliases in SPLITS.items():
-        same = [name for name in names if name.lower() in aliases]
-        if len(same) > 1:
-            raise DataError(path, f"has {len(same)} {split} splits: {', '.join(same)}", "rename all but one")
-        if same:
-            splits[split] = same[0]
-    return splits
-
-
 def find_images(root: Path) -> list[Path]:
     """Return the images in and below `root` in order, in class folders or not, told by their suffix as `Folder` does.
 
@@ -240,32 +116,6 @@ def find_images(root: Path) -> list[Path]:
     for folder in _folders(root):
         names += _files(folder.name, root, {})
     return [root / name for name in sorted(names)]
-
-
-def printable(name: str) -> str:
-    """Return a file name fit for a line of a log: control characters and undecodable bytes are escaped."""
-    if name.isprintable():
-        return name
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
-
-
-def read_file(path: Path) -> bytes:
-    """Return the bytes of an image file.
-
-    Raises:
-        ImageError: the file has gone, may not be read, is no regular file, or has more than a gibibyte.
-    """
-    try:
-        with open(os.open(path, _FLAGS), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError(printable(str(path)), "is no regular file", "remove it")
-            if status.st_size > _MAX_BYTES:
-                raise ImageError(printable(str(path)), f"has {status.st_size:,} bytes", "remove it, or shrink it")
-            return file.read()
-    except OSError as error:
-        what = f"cannot be read ({error.strerror or error})"
-        raise ImageError(printable(str(path)), what, "restore it or its permissions, or remove it") from None
 
 
 def _entries(path: Path) -> list[os.DirEntry[str]]:

@@ -1,8 +1,8 @@
 """Batches from a source: in the order that the seed and the step fix, from any number of worker processes, nothing dropped."""
 
 import signal
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from vitlab.data.transforms import Augment
 from vitlab.errors import BadImagesError, ImageError
 
 Labels = NDArray[np.int64]
+Item = TypeVar("Item")
 
 
 def pixels_of(example: Example) -> Pixels:
@@ -83,36 +84,53 @@ def load(batches: TrainBatches | EvalBatches, steps: Sequence[int], workers: int
     Raises:
         ImageError: an image cannot be decoded.
     """
-    loader = DataLoader(
-        cast(Dataset[Any], batches),
+    for batch in _loader(batches, steps, workers):
+        if isinstance(batch, ImageError):
+            raise batch
+        yield batch
+
+
+def _loader(items: Dataset[Item], places: Sequence[int], workers: int) -> Iterable[Item]:
+    """Return the items at `places` in order, read ahead by `workers` processes."""
+    return DataLoader(
+        items,
         batch_size=None,
-        sampler=steps,
+        sampler=places,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=2 if workers else None,
         generator=torch.Generator(),  # the loader draws a seed; ours must not come from the global stream
         worker_init_fn=_leave_interrupts_to_the_parent,
     )
-    for batch in loader:
-        if isinstance(batch, ImageError):
-            raise batch
-        yield cast(Batch, batch)
 
 
 def _leave_interrupts_to_the_parent(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal; a worker that ended by it would take the run down before it could save."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C reaches every process of the terminal; a worker that ended by it would take the run down before it could save.
+
+    So does the SIGTERM of a machine that is shut down. A worker ends when its parent does.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
-def find_bad_images(source: Source) -> dict[int, ImageError]:
-    """Decode every image of `source` once and return the error of each that fails, by index."""
-    bad: dict[int, ImageError] = {}
-    for index in range(len(source)):
+class _Checks(Dataset[ImageError | None]):
+    """What is wrong with each image."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, index: int) -> ImageError | None:
         try:
-            pixels_of(source.read(index))
+            pixels_of(self.source.read(index))
         except ImageError as error:
-            bad[index] = error
-    return bad
+            return error
+        return None
+
+
+def find_bad_images(source: Source, workers: int = 0) -> dict[int, ImageError]:
+    """Decode every image of `source` once, in `workers` processes, and return the error of each that fails, by index."""
+    errors = _loader(_Checks(source), range(len(source)), workers)
+    return {index: error for index, error in enumerate(errors) if error is not None}
 
 
 def bad_images_error(source: Source) -> BadImagesError:

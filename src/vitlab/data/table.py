@@ -16,7 +16,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from vitlab.config import nearest
-from vitlab.data.folder import ALIASES, DataPath, name_splits, printable, read_file
+from vitlab.data.path import ALIASES, DataPath, name_splits, printable, read_file
 from vitlab.data.source import Example
 from vitlab.errors import DataError, ImageError
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -43,7 +42,7 @@ class Predictor:
         self.classes = model.classes or tuple(str(index) for index in range(model.settings.num_classes))
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "Predictor":
         """Return the predictor of a run folder or a file of weights.
 
         Raises:

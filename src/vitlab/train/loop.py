@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vitlab.data.loader import TrainBatches, bad_images_error, load
 from vitlab.errors import ImageError
@@ -18,6 +18,7 @@ from vitlab.train.step import StepResult, train_step
 Evaluator = Callable[[ViT], Mapping[str, float]]
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Somebody who follows a run; nothing that a watcher does changes it."""
 

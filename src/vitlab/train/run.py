@@ -7,7 +7,7 @@ import platform
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import torch
 
@@ -19,13 +19,8 @@ from vitlab.train import checkpoint
 from vitlab.train.state import TrainState
 from vitlab.weights.save import save
 
-CONFIG, ENVIRONMENT, METRICS, LOCK, MODEL = (
-    "config.json",
-    "environment.json",
-    "metrics.jsonl",
-    "LOCK",
-    "model.safetensors",
-)
+CONFIG, ENVIRONMENT, METRICS, LOCK = "config.json", "environment.json", "metrics.jsonl", "LOCK"
+CHECKPOINTS, MODEL = "checkpoints", "model.safetensors"
 
 
 class RunFolder:
@@ -34,30 +29,38 @@ class RunFolder:
     def __init__(self, path: Path, lock: IO[str]) -> None:
         self.path = path
         self._lock = lock
-        self._metrics: IO[bytes] = (path / METRICS).open("ab")
+        try:
+            self._metrics: IO[bytes] = (path / METRICS).open("ab")
+        except OSError:
+            lock.close()
+            raise
         self._tensorboard: Any = None
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> Self:
+    def create(cls, path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> "RunFolder":
         """Make the folder `path` with the resolved settings in it.
 
         Raises:
             RunFolderError: the folder exists and is not empty, cannot be written, or is in use.
         """
         try:
-            if path.exists() and (not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())):
+            if not _is_free(path):
                 raise RunFolderError(path, "already exists", "choose another --out, or continue that run with --resume")
             path.mkdir(parents=True, exist_ok=True)
             lock = _lock(path)
-            (path / "checkpoints").mkdir()
-            files.write_atomic(path / ENVIRONMENT, _pretty(environment))
-            files.write_atomic(path / CONFIG, _pretty(config))
+            try:
+                (path / CHECKPOINTS).mkdir(exist_ok=True)
+                files.write_atomic(path / ENVIRONMENT, _pretty(environment))
+                files.write_atomic(path / CONFIG, _pretty(config))  # last: what has it is a run
+            except OSError:
+                lock.close()
+                raise
             return cls(path, lock)
         except OSError as error:
             raise RunFolderError(path, f"cannot be written ({error.strerror})", "choose another --out") from None
 
     @classmethod
-    def reopen(cls, path: Path) -> Self:
+    def reopen(cls, path: Path) -> "RunFolder":
         """Open the folder of a run to continue it.
 
         Raises:
@@ -108,7 +111,7 @@ class RunFolder:
         """Write a checkpoint of `state`, the metrics up to here on the disk first."""
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
-        return checkpoint.write(self.path / "checkpoints", state, self._metrics.tell())
+        return checkpoint.write(self.path / CHECKPOINTS, state, self._metrics.tell())
 
     def restore_checkpoint(self, state: TrainState) -> tuple[str, ...]:
         """Set `state` to the newest whole checkpoint and cut the metrics to what belongs to it; return what was damaged.
@@ -118,7 +121,7 @@ class RunFolder:
         Raises:
             CheckpointError: every checkpoint is damaged.
         """
-        found = checkpoint.read(self.path / "checkpoints")
+        found = checkpoint.read(self.path / CHECKPOINTS)
         if found is None:
             self._metrics.truncate(0)
             return ()
@@ -139,7 +142,7 @@ class RunFolder:
             self._tensorboard.close()
         self._lock.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -168,6 +171,18 @@ def describe_environment(device: torch.device, workers: int) -> dict[str, Any]:
 
 def _pretty(data: Mapping[str, Any]) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a run may be made at `path`: nothing is there, or only what a start that was cut short has left."""
+    if not path.exists():
+        return True
+    left = {LOCK, ENVIRONMENT, CHECKPOINTS, f".{ENVIRONMENT}.part", f".{CONFIG}.part"}
+    return (
+        path.is_dir()
+        and all(entry.name in left for entry in path.iterdir())
+        and not any((path / CHECKPOINTS).glob("*"))
+    )
 
 
 def _lock(path: Path) -> IO[str]:
