@@ -21,12 +21,13 @@ for verb in (demo, finetune, pretrain, evaluate, predict, models):
     app.command()(verb)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         typer.echo(f"vitlab {version('vitlab')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -57,15 +58,7 @@ def _run() -> int:
     from vitlab.errors import VitlabError
 
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted", err=True)
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        code = app(standalone_mode=False)  # typer returns the code of an Exit, and 130 for Ctrl-C
     except VitlabError as error:
         if os.environ.get("VITLAB_DEBUG"):
             raise
@@ -75,6 +68,11 @@ def _run() -> int:
         describe = getattr(error, "format_message", None)
         if describe is None:
             raise
-        typer.echo(f"error: {describe()}; see `vitlab --help`", err=True)  # the command line's own usage error
+        if (
+            describe()
+        ):  # the command line's own usage error; without words it was a plain `vitlab`, which shows the help
+            typer.echo(f"error: {describe()}; see `vitlab --help`", err=True)
         return WRONG
-    return DONE
+    if code == INTERRUPTED:
+        typer.echo("interrupted", err=True)
+    return code or DONE

@@ -1,5 +1,6 @@
 """The one place that draws: every function takes arrays and returns a drawing that can be saved or set into a page."""
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curve = tuple[Sequence[float], Sequence[float]]
+Curve = tuple[Sequence[int], Sequence[float]]
+"""Steps, and the value at each."""
 DPI = 110
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"  # told apart by colour-blind readers
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
@@ -174,13 +176,20 @@ def bars(values: Mapping[str, float], label: str) -> Drawing:
     return Drawing(figure)
 
 
-def to_png(pixels: Pixels, side: int | None = None) -> bytes:
-    """Return pixels (uint8 [h, w, 3]) as a PNG file; a small image is enlarged by whole factors to about `side` pixels."""
-    factor = max(1, (side or 1) // max(pixels.shape[:2]))
-    enlarged = np.repeat(np.repeat(pixels, factor, axis=0), factor, axis=1)
+def to_data_uri(image: Pixels, side: int = 256) -> str:
+    """Return pixels (uint8 [h, w, 3]) as a data URI of about `side` pixels: small ones enlarged by whole factors, as PNG."""
+    longest = max(image.shape[:2])
     buffer = io.BytesIO()
-    Image.fromarray(enlarged).save(buffer, "PNG")
-    return buffer.getvalue()
+    if longest <= side:
+        factor = side // longest
+        Image.fromarray(np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)).save(buffer, "PNG")
+        kind = "png"
+    else:
+        picture = Image.fromarray(image)
+        picture.thumbnail((side, side))
+        picture.save(buffer, "JPEG", quality=85)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _tiles(images: Sequence[NDArray[np.float32] | Pixels], columns: int) -> Drawing:

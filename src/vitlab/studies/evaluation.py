@@ -61,9 +61,9 @@ def evaluate_model(
     Raises:
         RequestError: there is no model or no data, their classes do not fit, or images are bad and not to be skipped.
     """
-    source = _default_source(Path(model)) if data is None else evaluation_source(data)
     classifier = load(model).to(choose_device(device))
-    found = find_bad_images(source) if skip_bad else {}
+    source = _default_source(Path(model)) if data is None else evaluation_source(data)
+    found = find_bad_images(source, workers or 0) if skip_bad else {}
     if found:
         source = Subset(source, [index for index in range(len(source)) if index not in found])
     return Evaluated(source, classify(classifier, source, workers=workers or 0), tuple(found.values()))

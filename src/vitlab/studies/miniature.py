@@ -237,7 +237,9 @@ def _figures(scale: Scale, out: Path, pretrained: ViT, tuned: ViT) -> list[Figur
             figures.pictures(fractals),
         ),
         Figure(
-            "Learning curves", "Left, pre-training. Middle and right, seed by seed, on the digits.", _curves(scale, out)
+            "Learning curves",
+            "Left, pre-training. Middle and right, on the digits, the mean over seeds.",
+            _curves(scale, out),
         ),
         Figure(
             "Patch filters",
@@ -258,15 +260,19 @@ def _figures(scale: Scale, out: Path, pretrained: ViT, tuned: ViT) -> list[Figur
 
 
 def _curves(scale: Scale, out: Path) -> figures.Drawing:
-    def curve(folder: Path, name: str) -> figures.Curve:
-        points = [(event["step"], event["value"]) for event in read_metrics(folder) if event["name"] == name]
-        return [x for x, _ in points], [y for _, y in points]
+    def mean_curve(cells: list[str], name: str) -> figures.Curve:
+        runs = [[event for event in read_metrics(out / cell) if event["name"] == name] for cell in cells]
+        steps = [event["step"] for event in runs[0]]
+        return steps, np.mean([[event["value"] for event in run] for run in runs], axis=0).tolist()
 
-    cells = {f"{kind} {seed}": out / f"{kind}-{seed}" for kind in ("finetuned", "scratch") for seed in scale.seeds}
+    groups = {
+        kind: [f"{cell}-{seed}" for seed in scale.seeds]
+        for kind, cell in (("pre-trained", "finetuned"), ("scratch", "scratch"))
+    }
     return figures.curves(
         {
-            "pre-training loss": {"train": curve(out / "pretrained", "train/loss")},
-            "training loss on digits": {name: curve(folder, "train/loss") for name, folder in cells.items()},
-            "test top-1 on digits": {name: curve(folder, "test/top1") for name, folder in cells.items()},
+            "pre-training loss": {"train": mean_curve(["pretrained"], "train/loss")},
+            "training loss on digits": {kind: mean_curve(cells, "train/loss") for kind, cells in groups.items()},
+            "test top-1 on digits": {kind: mean_curve(cells, "test/top1") for kind, cells in groups.items()},
         }
     )

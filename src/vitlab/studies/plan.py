@@ -121,7 +121,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).tolist()  # some devices can be named but hold no numbers
     except (RuntimeError, AssertionError):
         raise SettingsError("--device", f"there is no '{name}' here", "use auto or cpu") from None
     return device
@@ -176,6 +176,8 @@ def _resolve(
     recipe: Recipe, asked: Asked, opened: _Sources, model: ViTSettings, spec: ImageSpec, weights: Origin | None = None
 ) -> Plan:
     """Return the recipe's settings for this model and data with the person's choices on top, and what they changed."""
+    if asked.epochs is not None and not asked.epochs > 0:
+        raise SettingsError("--epochs", f"{asked.epochs:g} is not above zero", "give a number of passes over the data")
     if asked.steps and asked.epochs:
         raise SettingsError("--epochs", "contradicts --steps", "give one of the two")
     default = recipe.training(recipe.steps)
@@ -237,5 +239,3 @@ def _check(settings: RunSettings, opened: _Sources) -> None:
             f"the model is for {settings.model.image_size} pixels, image_spec says {spec_size}",
             "use --image-size",
         )
-    if len(opened.train) == 0:
-        raise DataError(str(opened.train), "has no images", "check the path")

@@ -1,6 +1,5 @@
 """The report of a run: one self-contained page that a person who knows no machine learning can read."""
 
-import base64
 import json
 from dataclasses import dataclass
 from importlib import resources
@@ -13,7 +12,7 @@ from markupsafe import Markup
 
 from vitlab import files
 from vitlab.data.loader import pixels_of
-from vitlab.data.source import Pixels, Source
+from vitlab.data.source import Source
 from vitlab.evals.classify import Predictions, wilson_interval
 from vitlab.inspection import figures
 from vitlab.inspection.figures import Drawing
@@ -77,7 +76,7 @@ def render(template: str, context: dict[str, Any]) -> str:
     """Return the page `template` of this package filled with `context`; every value is escaped."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg"] = svg_markup
-    environment.filters["png"] = png_uri
+    environment.filters["uri"] = figures.to_data_uri
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     pages = resources.files("vitlab.studies")
     style = Markup((pages / "page.css").read_text(encoding="utf-8"))
@@ -87,11 +86,6 @@ def render(template: str, context: dict[str, Any]) -> str:
 def svg_markup(drawing: Drawing) -> Markup:
     """Return a drawing as SVG to be set into a page; matplotlib escapes the text in it."""
     return Markup(drawing.svg())
-
-
-def png_uri(image: Pixels) -> str:
-    """Return an image (uint8 [h, w, 3]) as a data URI, small ones enlarged so that their pixels can be seen."""
-    return "data:image/png;base64," + base64.b64encode(figures.to_png(image, side=160)).decode()
 
 
 def training_curves(events: list[dict[str, Any]]) -> Drawing:

@@ -1,6 +1,6 @@
 """Start, resume and finish a run: settings in, a run folder out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -11,8 +11,8 @@ from vitlab import files
 from vitlab.config import Settings, difference, parse, to_json
 from vitlab.data.loader import TrainBatches, find_bad_images
 from vitlab.data.source import Source, Subset, class_indices
-from vitlab.errors import DataError, ImageError, RunFolderError, WeightsError
-from vitlab.evals.classify import Accuracy, Predictions
+from vitlab.errors import BadImagesError, DataError, ImageError, RunFolderError, WeightsError
+from vitlab.evals.classify import Accuracy, Predictions, classify
 from vitlab.models.vit import ViT, build, empty
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
 from vitlab.train.loop import Watcher, train
@@ -23,6 +23,8 @@ from vitlab.weights.load import fit, load, read
 Say = Callable[[str], None]
 FREE_TO_CHANGE = ("workers", "device", "tensorboard")
 BAD_IMAGES = "bad_images.txt"
+CHECKED_FIRST = 10_000
+"""Up to so many images are decoded once before a run begins: seconds, against a run that stops in the middle."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,12 @@ def _finish(
     evaluators = {name: Accuracy(source, workers=settings.workers) for name, source in data.evals.items()}
     train(state, batches, settings.train, run, evaluators, watcher, settings.workers)
     run.save_model(model)
-    last = {name: evaluator.last for name, evaluator in evaluators.items()}
-    return _result(run.path, model, {name: found for name, found in last.items() if found}, data.evals)
+    predictions = {
+        name: evaluator.last
+        or classify(model, evaluator.source, workers=settings.workers)  # none: no step was left to make
+        for name, evaluator in evaluators.items()
+    }
+    return _result(run.path, model, predictions, data.evals)
 
 
 def _result(path: Path, model: ViT, predictions: dict[str, Predictions], sources: Mapping[str, Source]) -> RunResult:
@@ -146,10 +152,11 @@ def _open_data(settings: RunSettings, say: Say, given: Given | None) -> Data:
     for source in evals.values():
         class_indices(source.classes, train_source.classes, str(source))
     if settings.on_bad_image == "fail":
+        _refuse_bad_images([train_source, *evals.values()], settings.workers, say)
         return Data(train_source, evals)
     bad: list[ImageError] = []
-    kept_train = _without_bad_images(train_source, bad, say)
-    kept_evals = {name: _without_bad_images(source, bad, say) for name, source in evals.items()}
+    kept_train = _without_bad_images(train_source, settings.workers, bad, say)
+    kept_evals = {name: _without_bad_images(source, settings.workers, bad, say) for name, source in evals.items()}
     return Data(kept_train, kept_evals, tuple(bad))
 
 
@@ -159,9 +166,21 @@ def _opened(source: Settings) -> Source:
     return cast(Source, source)
 
 
-def _without_bad_images(source: Source, bad: list[ImageError], say: Say) -> Source:
+def _refuse_bad_images(sources: Sequence[Source], workers: int, say: Say) -> None:
+    """Refuse files that cannot be decoded before the run begins; with more than `CHECKED_FIRST`, when it comes to one of them."""
+    count = sum(map(len, sources))
+    if count > CHECKED_FIRST or not any(isinstance(source.read(0).data, bytes) for source in sources):
+        return
+    say(f"checking {count:,} images")
+    found = {str(source): list(find_bad_images(source, workers).values()) for source in sources}
+    named = ", ".join(name for name, errors in found.items() if errors)
+    if named:
+        raise BadImagesError(named, [error for errors in found.values() for error in errors], count)
+
+
+def _without_bad_images(source: Source, workers: int, bad: list[ImageError], say: Say) -> Source:
     """Return the part of `source` that can be decoded; the rest is said, and added to `bad`."""
-    found = find_bad_images(source)
+    found = find_bad_images(source, workers)
     bad.extend(found.values())
     for error in found.values():
         say(f"skipped {error}")
