@@ -1,0 +1,244 @@
+import io
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from vitlab.config import parse, to_json
+from vitlab.data import table as table_module
+from vitlab.data.image import decode
+from vitlab.data.table import Table, find_splits
+from vitlab.errors import DataError, ImageError
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+
+
+def png(value: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2), (value, value, value)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(path: Path, labels: list, *, names: list[str] | None = None, images: object = None, group: int = 4) -> Path:
+    """A parquet file in the Hugging Face layout; the picture of row i is grey of value i."""
+    if images is None:
+        content = [{"bytes": png(row), "path": None} for row in range(len(labels))]
+        images = pa.array(content, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    rows = pa.table({"image": images, "label": labels})
+    if names is not None:
+        features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+        rows = rows.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows, path, row_group_size=group)
+    return path
+
+
+def value(table: Table, index: int) -> int:
+    return int(decode(table.read(index).data, "x")[0, 0, 0])
+
+
+def test_rows_in_the_hugging_face_layout(tmp_path):
+    names = ["dog", "cat", "never"]
+    table = Table(write(tmp_path / "x.parquet", [0, 1] * 5, names=names))
+    assert table.classes == ("dog", "cat", "never")
+    assert table.labels.dtype == np.int64 and table.labels.tolist() == [0, 1] * 5
+    assert len(table) == 10
+    assert [value(table, index) for index in (9, 0, 4, 3)] == [9, 0, 4, 3]
+    assert table.read(7).label == 1 and table.read(7).key == "x.parquet:7"
+    assert str(table) == f"{tmp_path}/x.parquet"
+    with pytest.raises(IndexError):
+        table.read(10)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+@pytest.mark.parametrize("labels", [["b", "a", "b"], pa.array(["b", "a", "b"]).dictionary_encode(), [10, 9, 10]])
+def test_columns_of_bytes_and_labels_of_every_kind(tmp_path, kind, labels):
+    images = pa.array([png(0), png(1), png(2)], kind)
+    table = Table(write(tmp_path / "x.parquet", labels, images=images))
+    assert table.classes == (("9", "10") if labels == [10, 9, 10] else ("a", "b"))
+    assert table.labels.tolist() == [1, 0, 1]
+    assert [value(table, index) for index in range(3)] == [0, 1, 2]
+
+
+def test_a_folder_of_shards_is_one_table_in_order(tmp_path):
+    for shard in (1, 0):
+        write(tmp_path / f"train-0000{shard}-of-00002.parquet", [shard] * 6, names=["a", "b"])
+    write(tmp_path / "validation-00000-of-00001.parquet", [1, 1], names=["a", "b"])
+    assert find_splits(tmp_path) == {"train": "train", "val": "validation"}
+    table = Table(tmp_path, subset="train")
+    assert table.labels.tolist() == [0] * 6 + [1] * 6
+    assert [table.read(index).key for index in (0, 5, 6, 11)] == [
+        "train-00000-of-00002.parquet:0",
+        "train-00000-of-00002.parquet:5",
+        "train-00001-of-00002.parquet:0",
+        "train-00001-of-00002.parquet:5",
+    ]
+    assert [value(table, index) for index in (5, 6, 10)] == [5, 0, 4]
+    assert len(Table(tmp_path, subset="val")) == 2
+    with pytest.raises(DataError, match="ready splits: train, val"):
+        len(Table(tmp_path))
+    with pytest.raises(DataError, match="no subset 'vla'; did you mean 'val'"):
+        len(Table(tmp_path, subset="vla"))
+
+
+def test_files_in_sub_folders(tmp_path):
+    write(tmp_path / "data" / "test-00000.parquet", [0, 1], names=["a", "b"])
+    write(tmp_path / "data" / "train-00000.parquet", [0, 1, 1], names=["a", "b"])
+    assert len(Table(tmp_path, subset="test")) == 2 and len(Table(tmp_path, subset="train")) == 3
+
+
+def test_settings_splits_and_pickles(tmp_path):
+    table = Table(str(write(tmp_path / "x.parquet", [0, 1] * 20, names=["a", "b"])))
+    assert parse(Table, to_json(table), "x") == table == Table(path=tmp_path / "x.parquet")
+    train, test = table.split(test=0.25, seed=1)
+    assert len(train) == 30 and sorted([*train.indices, *test.indices]) == list(range(40))
+    assert value(test, 3) == test.indices[3] and test.read(3).key == f"x.parquet:{test.indices[3]}"
+    data = pickle.dumps(train)
+    copy = pickle.loads(data)
+    assert len(data) < 500
+    assert copy == train and value(copy, 7) == value(train, 7)
+
+
+def test_only_so_many_row_groups_are_kept(tmp_path, monkeypatch):
+    table = Table(write(tmp_path / "x.parquet", [0, 1] * 20, names=["a", "b"], group=4))
+    loaded = []
+    load = table.listing._load
+    monkeypatch.setattr(table.listing, "_load", lambda number: loaded.append(number) or load(number))
+    for index in (0, 1, 39, 2, 38):
+        assert value(table, index) == index
+    assert loaded == [0, 9]
+    monkeypatch.setattr(table_module, "_CACHE_BYTES", 1)
+    for index in (39, 20, 21, 39):
+        assert value(table, index) == index
+    assert loaded == [0, 9, 5, 9]
+
+
+def rows(path: Path, lines: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    else:
+        names = list(lines[0])
+        path.write_text("\n".join([",".join(names), *(",".join(str(line[name]) for name in names) for line in lines)]))
+    (path.parent / "images").mkdir(exist_ok=True)
+    (path.parent / "images" / "1.png").write_bytes(png(1))
+    (path.parent / "images" / "2.png").write_bytes(png(2))
+    return path
+
+
+GOOD = [{"file_name": "images/1.png", "label": "dog"}, {"file_name": "images/2.png", "label": "cat"}]
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_tables_beside_the_images(tmp_path, name):
+    path = rows(tmp_path / name, GOOD)
+    for table in (Table(path), Table(tmp_path)):
+        assert table.classes == ("cat", "dog") and table.labels.tolist() == [1, 0]
+        assert value(table, 0) == 1 and table.read(1).key == "images/2.png"
+    (tmp_path / "images/2.png").unlink()
+    with pytest.raises(ImageError, match=r"images/2\.png: cannot be read"):
+        table.read(1)
+
+
+def test_a_metadata_file_for_each_split(tmp_path):
+    rows(tmp_path / "train/metadata.csv", GOOD)
+    rows(tmp_path / "test/metadata.csv", GOOD)
+    assert find_splits(tmp_path) == {"train": "train", "test": "test"}
+    assert Table(tmp_path, subset="test").read(0).key == "test/images/1.png"
+
+
+def test_columns_can_be_chosen(tmp_path):
+    path = rows(tmp_path / "x.csv", [{"file": "images/1.png", "breed": 2}, {"file": "images/2.png", "breed": 10}])
+    table = Table(path, image_column="file", label_column="breed")
+    assert table.classes == ("10", "2") and value(table, 1) == 2
+    with pytest.raises(DataError, match=r"no column 'file_name'.*from file, breed"):
+        len(Table(path))
+    parquet = write(tmp_path / "x.parquet", ["a", "b"])
+    with pytest.raises(DataError, match=r"no column 'labels'.*from image, label"):
+        len(Table(parquet, label_column="labels"))
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../x.png", "images/../../x.png", "C:\\x.png", "..\\x.png", "", "a\0b"]
+)
+def test_a_file_name_stays_in_the_folder(tmp_path, name):
+    with pytest.raises(DataError, match=r"x\.jsonl:1: .*(leads out|no file name)"):
+        len(Table(rows(tmp_path / "x.jsonl", [GOOD[0], {"file_name": name, "label": "cat"}])))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"file_name": "images/1.png", "label": None}, "x.jsonl:1.*holds None"),
+        ({"file_name": "images/1.png", "label": 1.5}, "x.jsonl:1.*holds 1.5"),
+        ({"file_name": "images/1.png", "label": True}, "x.jsonl:1.*holds True"),
+        ({"file_name": "images/1.png", "label": 3}, "x.jsonl:1.*another type than 'dog'"),
+        ({"file_name": "images/1.png"}, "x.jsonl:1.*no column 'label'"),
+        ({"file_name": None, "label": "cat"}, "x.jsonl:1.*no file name"),
+        ({"file_name": "images/1.png", "label": "dog"}, "only one class"),
+        (["images/1.png", "dog"], "x.jsonl:1.*no JSON object"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path, line, message):
+    with pytest.raises(DataError, match=message):
+        len(Table(rows(tmp_path / "x.jsonl", [GOOD[0], line])))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([0, None, 1], ["a", "b"], "x.parquet:1.*no label"),
+        ([0, 1, 0, 1, 0, -1], ["a", "b"], r"1 labels are outside the 2 class names: -1 in x.parquet:5"),
+        ([0, 2], ["a", "b"], "outside"),
+        ([0.5, 1.5], None, "holds double, not class names or integers"),
+        ([3, 3], None, r"only one class \(3\)"),
+        (pa.array([], pa.int64()), ["a", "b"], "no rows"),
+    ],
+)
+def test_a_bad_label_is_named(tmp_path, labels, names, message):
+    with pytest.raises(DataError, match=message):
+        len(Table(write(tmp_path / "x.parquet", labels, names=names)))
+
+
+def test_a_row_without_an_image_is_named_when_it_is_read(tmp_path):
+    images = pa.array([{"bytes": png(0), "path": "0.png"}, {"bytes": None, "path": "1.png"}, None])
+    table = Table(write(tmp_path / "x.parquet", ["a", "b", "a"], images=images))
+    for index in (1, 2):
+        with pytest.raises(ImageError, match=f"x.parquet:{index}: .*no image"):
+            table.read(index)
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    (tmp_path / "x.parquet").write_bytes(b"PAR1" + bytes(100))
+    (tmp_path / "x.txt").write_text("image,label\n")
+    (tmp_path / "latin.csv").write_bytes("file_name,label\né.png,a\n".encode("latin-1"))
+    (tmp_path / "empty").mkdir()
+    cases = {"x.parquet": "as parquet", "latin.csv": "as csv", "x.txt": "is no table"}
+    cases |= {"empty": "holds no table", "y.csv": "does not exist"}
+    for name, message in cases.items():
+        with pytest.raises(DataError, match=message) as error:
+            len(Table(tmp_path / name))
+        assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(DataError, match="holds int64, not the bytes"):
+        len(Table(write(tmp_path / "z.parquet", ["a", "b"], images=[1, 2])))
+
+
+def test_files_that_disagree_on_the_classes_are_refused(tmp_path):
+    write(tmp_path / "1.parquet", [0, 1], names=["a", "b"])
+    write(tmp_path / "2.parquet", [0, 1], names=["b", "a"])
+    with pytest.raises(DataError, match="different types or classes"):
+        len(Table(tmp_path))
+
+
+def test_a_real_data_set():
+    folder = SHARED / "data" / "fashion-mnist"
+    if not folder.exists():
+        pytest.skip(f"{folder} is not here")
+    test = Table(folder, subset="test")
+    assert test.classes[:2] == ("T-shirt/top", "Trouser") and np.bincount(test.labels).tolist() == [1000] * 10
+    assert decode(test.read(9_999).data, "x").shape == (28, 28, 3)

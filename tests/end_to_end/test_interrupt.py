@@ -1,0 +1,43 @@
+"""Ctrl-C in a terminal, and a machine that is shut down: the run stops with a checkpoint and can be continued."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.end_to_end.conftest import TINY, environment, vitlab
+
+
+def begin(out, *arguments):
+    """Start a run in a process group of its own, as a terminal does, and return it when it has saved once."""
+    command = [sys.executable, "-m", "vitlab", *map(str, arguments), "--out", str(out)]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(out.glob("checkpoints/step-*")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_interrupted_with_its_workers_saves_and_goes_on_by_the_command_it_prints(photos, tmp_path, number):
+    options = ("--steps", 300, "--checkpoint-every", 10, "--eval-every", 100, *TINY, "--workers", 1)
+    process = begin(tmp_path / "run", "finetune", photos, *options)
+    os.killpg(process.pid, number)
+    _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said and said.splitlines()[-1] == "interrupted"
+    found = re.search(r"interrupted at step (\d+); continue with: vitlab (.*)", said)
+    step, command = int(found[1]), shlex.split(found[2])
+    assert (tmp_path / "run" / "checkpoints" / f"step-{step:06d}").is_dir()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    done = vitlab(*command)
+    assert done.code == 0 and f"resuming at step {step} of 300" in done.err, done.err
+    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events if event["name"] == "train/loss"] == list(range(10, 301, 10))
+    assert (tmp_path / "run" / "model.safetensors").exists() and (tmp_path / "run" / "report" / "index.html").exists()

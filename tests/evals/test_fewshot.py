@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vitlab.errors import DataError
+from vitlab.evals.fewshot import BIAS, choose, fewshot, solve
+
+LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(lambda values: np.array(values, np.int64))
+
+
+@given(LABELS, st.integers(1, 6), st.integers(0, 100))
+def test_every_class_gives_the_shots_it_has_and_none_twice(labels, shots, seed):
+    chosen = choose(labels, shots, seed)
+    counts = np.bincount(labels)
+    assert len(set(chosen.tolist())) == len(chosen)
+    np.testing.assert_array_equal(np.bincount(labels[chosen], minlength=len(counts)), np.minimum(counts, shots))
+    np.testing.assert_array_equal(choose(labels, shots, seed), chosen)
+
+
+def test_another_seed_chooses_others():
+    labels = np.repeat(np.arange(3), 50)
+    assert choose(labels, 5, 0).tolist() != choose(labels, 5, 1).tolist()
+
+
+@given(st.integers(2, 40), st.integers(1, 40), st.integers(2, 5), st.sampled_from([1e-3, 1.0, 2.0**10]))
+def test_the_weights_minimise_the_regularised_squares(count, width, classes, l2):
+    """The gradient of |x w - y|² + l2 |w|² is zero at the solution, in whichever form it was found."""
+    rng = np.random.default_rng(count * 100 + width)
+    features, labels = rng.normal(size=(count, width)), np.arange(count) % classes
+    head = solve(features, labels, classes, l2)
+    x = np.hstack([(features - features.mean(0)) / (features.std(0) + 1e-5), np.full((count, 1), BIAS)])
+    y = np.where(labels[:, None] == np.arange(classes), 1.0, -1.0)
+    gradient = x.T @ (x @ head.weights - y) + l2 * head.weights
+    np.testing.assert_allclose(gradient, 0, atol=1e-6 * np.abs(x.T @ y).max())
+    np.testing.assert_allclose(head.scores(features), x @ head.weights, atol=1e-9)
+
+
+def test_a_feature_that_never_changes_does_no_harm():
+    rng = np.random.default_rng(0)
+    features = np.hstack([rng.normal(size=(20, 3)), np.full((20, 1), 7.0)]).astype(np.float32)
+    labels = (features[:, 0] > 0).astype(np.int64)
+    head = solve(features, labels, 2, 1.0)
+    assert np.isfinite(head.weights).all()
+    assert head.accuracy(features, labels) > 0.9
+
+
+def bright_and_dark(make_source, count):
+    rng = np.random.default_rng(count)
+    levels = [40, 220] * (count // 2)
+    images = [rng.integers(level - 30, level + 30, (8, 8, 3), dtype=np.uint8) for level in levels]
+    return make_source(images=images, labels=[0, 1] * (count // 2), classes=("dark", "light"))
+
+
+def test_what_is_told_apart_by_features_is_told_apart(make_model, make_source):
+    model = make_model(num_classes=None)
+    train, test = bright_and_dark(make_source, 20), bright_and_dark(make_source, 30)
+    assert fewshot(model, train, test, shots=3) == 1.0
+    swapped = make_source(images=test.images, labels=(1 - test.labels).tolist(), classes=test.classes)
+    assert fewshot(model, train, swapped, shots=3) == 0.0
+
+
+def test_too_few_examples_of_a_class_are_refused_and_the_class_named(make_model, make_source):
+    train = make_source(5, labels=[0, 0, 1, 2, 2])
+    with pytest.raises(DataError, match="class 'bee' has 1 examples, fewer than 2 shots"):
+        fewshot(make_model(), train, train, shots=2)
+
+
+def test_sources_of_different_classes_are_refused(make_model, make_source):
+    with pytest.raises(DataError, match="other classes"):
+        fewshot(make_model(), make_source(6), make_source(6, classes=("ant", "cat", "bee")), shots=1)

@@ -1,0 +1,95 @@
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitlab.errors import DataError
+from vitlab.inspection import figures
+from vitlab.inspection.embeddings import filter_components, position_similarity
+from vitlab.nn.grid import Size
+
+SIGNATURES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def test_a_drawing_is_saved_in_the_format_of_its_suffix(tmp_path):
+    drawing = figures.bars({"ant": 0.5, "bee": 1.0}, "top-1")
+    for suffix, signature in SIGNATURES.items():
+        drawing.save(tmp_path / f"bars{suffix}")
+        assert (tmp_path / f"bars{suffix}").read_bytes().startswith(signature)
+
+
+def test_the_same_figure_gives_the_same_svg():
+    first, again = (figures.curves({"loss": {"train": ([0, 1], [2.0, 1.0])}}).svg() for _ in range(2))
+    assert first == again
+    assert first.startswith("<svg")
+    assert "<script" not in first
+
+
+def test_every_figure_can_be_drawn(make_model, image):
+    model = make_model()
+    matrix = np.array([[3, 1], [0, 2]])
+    drawings = [
+        figures.curves(
+            {"loss": {"train": ([0, 1], [2.0, 1.0]), "test": ([1], [3.0])}, "lr": {"lr": ([0], [1.0])}}
+        ),
+        figures.confusion(matrix, ["ant", "bee"]),
+        figures.filters(filter_components(model, 9)),
+        figures.similarity(position_similarity(model).numpy()),
+        figures.rollout(model, image),
+        figures.rollouts([image], [image], ["an image"]),
+        figures.bars({"ant": 0.5}, "top-1"),
+    ]
+    assert len({drawing.svg() for drawing in drawings}) == len(drawings)
+
+
+def test_a_figure_of_many_classes_can_be_drawn():
+    figures.confusion(np.eye(40, dtype=np.int64), [str(index) for index in range(40)]).svg()
+
+
+def test_constant_filters_are_drawn_without_dividing_by_zero():
+    figures.filters(np.zeros((3, 4, 4, 3), np.float32)).svg()
+
+
+def test_an_overlay_is_black_where_the_heat_is_lowest_and_the_image_where_it_is_highest(image):
+    heat = np.zeros((4, 6), np.float32)
+    heat[:, 3:] = 1.0
+    shown = figures.overlay(image, heat, Size(5, 5))
+    assert (shown.shape, shown.dtype) == (image.shape, np.uint8)
+    assert int(shown[:, 0].max()) <= 12
+    assert np.abs(shown[:, -1].astype(int) - image[:, -1]).max() <= 12
+    assert (shown <= image).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_even_heat_gives_an_image_and_no_error(image, value):
+    assert figures.overlay(image, np.full((4, 6), value, np.float32), Size(5, 5)).shape == image.shape
+
+
+def test_a_rollout_shows_what_the_model_sees(make_model, image):
+    prepared, shown = figures.rollout_overlay(make_model(), image)
+    np.testing.assert_array_equal(prepared, make_model().image_spec.prepare(image))
+    assert shown.shape == prepared.shape == (8, 8, 3)
+    assert (shown <= prepared).all()
+
+
+def test_a_rollout_is_drawn_from_a_path(tmp_path, make_model, image):
+    Image.fromarray(image).save(tmp_path / "cat.png")
+    model = make_model()
+    assert figures.rollout(model, tmp_path / "cat.png").svg() == figures.rollout(model, image).svg()
+
+
+def test_a_path_that_is_no_image_is_refused(tmp_path, make_model):
+    (tmp_path / "cat.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"cat\.png"):
+        figures.rollout(make_model(), tmp_path / "cat.png")
+
+
+def test_names_in_a_figure_are_text_and_not_markup():
+    svg = figures.bars({"<b>&": 0.5}, "top-1").svg()
+    assert not re.search(r"<b>", svg)

@@ -1,0 +1,52 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from vitlab.nn.encoder import MLP, Block, Encoder
+
+OPTIONS = {"activation": "gelu_tanh", "norm_eps": 1e-6, "dropout": 0.0}
+
+
+def block(**changes):
+    torch.manual_seed(0)
+    return Block(8, 2, 16, **{**OPTIONS, **changes})
+
+
+@pytest.mark.parametrize(("activation", "approximate"), [("gelu_tanh", "tanh"), ("gelu", "none")])
+def test_the_activation_is_the_form_of_gelu_asked_for(activation, approximate):
+    torch.manual_seed(0)
+    mlp, tokens = MLP(8, 16, activation, 0.0), torch.randn(2, 3, 8)
+    expected = mlp.out(functional.gelu(mlp.hidden(tokens), approximate=approximate))
+    assert torch.equal(mlp(tokens), expected)
+
+
+def test_a_block_is_pre_norm_with_two_residuals():
+    layer, tokens = block(), torch.randn(2, 3, 8)
+    attended = tokens + layer.attention(layer.norm1(tokens))
+    torch.testing.assert_close(layer(tokens), attended + layer.mlp(layer.norm2(attended)))
+
+
+def test_the_encoder_normalises_after_the_last_block():
+    layers = [block(), block()]
+    encoder, tokens = Encoder(layers, 8, 1e-6), torch.randn(2, 3, 8)
+    torch.testing.assert_close(encoder(tokens), encoder.norm(layers[1](layers[0](tokens))))
+    assert encoder.layers == layers
+
+
+def test_dropout_acts_in_training_and_never_in_evaluation():
+    layer, tokens = block(dropout=0.5), torch.randn(2, 3, 8)
+    plain = block()(tokens)
+    layer.train()
+    assert not torch.equal(layer(tokens), layer(tokens))
+    layer.eval()
+    assert torch.equal(layer(tokens), plain)
+
+
+def test_without_dropout_training_computes_what_evaluation_does():
+    layer, tokens = block(), torch.randn(2, 3, 8)
+    assert torch.equal(layer.train()(tokens), layer.eval()(tokens))
+
+
+def test_the_norm_uses_the_epsilon_asked_for():
+    tiny = torch.randn(1, 2, 8) * 1e-3
+    assert not torch.allclose(block(norm_eps=1e-2)(tiny), block(norm_eps=1e-12)(tiny), atol=1e-4)

@@ -1,0 +1,120 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from vitlab.train.optimizer import SGD, Adam, build_optimizer, clip_by_global_norm
+
+KERNELS = {
+    "stem.projection.weight", "encoder.blocks.0.attention.query.weight", "encoder.blocks.0.attention.key.weight",
+    "encoder.blocks.0.attention.value.weight", "encoder.blocks.0.attention.out.weight",
+    "encoder.blocks.1.mlp.hidden.weight", "encoder.blocks.1.mlp.out.weight", "head.weight",
+}  # fmt: skip
+
+
+def decayed(optimizer, model):
+    """Return the names of the parameters that the optimizer decays, and check that it holds every one once."""
+    groups = [group for group in optimizer.param_groups for _ in group["params"]]
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+    rates = dict(zip(held, (group["weight_decay"] for group in groups), strict=True))
+    return {name: rates[id(parameter)] for name, parameter in model.named_parameters() if rates[id(parameter)]}
+
+
+@pytest.mark.parametrize("kind", [Adam, SGD])
+def test_kernels_decay_and_biases_norms_class_token_and_positions_do_not(make_state, kind):
+    model = make_state().model
+    found = decayed(build_optimizer(kind(weight_decay=0.25), model), model)
+    assert set(found) >= KERNELS and set(found.values()) == {0.25}
+    assert all(name.endswith(".weight") and "norm" not in name for name in found)
+    assert not {"class_token", "position.table", "head.bias"} & set(found)
+
+
+@pytest.mark.parametrize("kind", [Adam, SGD])
+def test_all_decays_everything(make_state, kind):
+    model = make_state().model
+    found = decayed(build_optimizer(kind(weight_decay=0.25, decay="all"), model), model)
+    assert set(found) == {name for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", [Adam, SGD])
+def test_no_decay_means_none(make_state, kind):
+    model = make_state().model
+    assert decayed(build_optimizer(kind(weight_decay=0.0), model), model) == {}
+
+
+def update(settings, value, gradients, rate):
+    """Return a single weight after updates with `gradients`."""
+    model = nn.Sequential(nn.Linear(1, 1, bias=False, dtype=torch.float64))
+    weight = model.get_parameter("0.weight")
+    nn.init.constant_(weight, value)
+    optimizer = build_optimizer(settings, model)
+    for gradient in gradients:
+        weight.grad = torch.full_like(weight, gradient)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    return weight.item()
+
+
+def test_adam_is_the_published_update_with_decay_apart_from_the_gradient():
+    value, first, second = 2.0, 0.0, 0.0
+    for step, gradient in enumerate([0.5, -2.0, 0.25], 1):
+        value *= 1 - 0.1 * 0.3
+        first, second = 0.8 * first + 0.2 * gradient, 0.95 * second + 0.05 * gradient**2
+        value -= 0.1 * (first / (1 - 0.8**step)) / ((second / (1 - 0.95**step)) ** 0.5 + 1e-6)
+    chosen = Adam(beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.3)
+    assert update(chosen, 2.0, [0.5, -2.0, 0.25], 0.1) == pytest.approx(value, rel=1e-9)
+
+
+def test_sgd_is_heavy_ball_momentum():
+    value, speed = 2.0, 0.0
+    for gradient in [0.5, -2.0, 0.25]:
+        speed = 0.9 * speed + gradient
+        value -= 0.1 * speed
+    assert update(SGD(), 2.0, [0.5, -2.0, 0.25], 0.1) == pytest.approx(value, rel=1e-12)
+
+
+def with_gradients(values):
+    model = nn.ParameterList([nn.Parameter(torch.zeros(len(row))) for row in values])
+    for parameter, row in zip(model, values, strict=True):
+        parameter.grad = torch.tensor(row)
+    return model
+
+
+def test_clipping_scales_by_exactly_the_limit_over_the_norm():
+    model = with_gradients([[3.0, 0.0], [0.0, 4.0]])
+    assert clip_by_global_norm(model, 1.0).item() == 5.0
+    factor = torch.tensor(1.0) / torch.tensor(5.0)
+    assert torch.equal(model[0].grad, torch.tensor([3.0, 0.0]) * factor)
+    assert torch.equal(model[1].grad, torch.tensor([0.0, 4.0]) * factor)
+
+
+@pytest.mark.parametrize("limit", [None, 5.0, 6.0])
+def test_gradients_within_the_limit_are_left_as_they_are(limit):
+    model = with_gradients([[3.0, 0.0], [0.0, 4.0]])
+    assert clip_by_global_norm(model, limit).item() == 5.0
+    assert model[0].grad.tolist() == [3.0, 0.0] and model[1].grad.tolist() == [0.0, 4.0]
+
+
+def test_gradients_of_zero_stay_zero():
+    model = with_gradients([[0.0, 0.0]])
+    assert clip_by_global_norm(model, 1.0).item() == 0.0
+    assert model[0].grad.tolist() == [0.0, 0.0]
+
+
+def test_parameters_without_a_gradient_are_passed_over():
+    model = with_gradients([[3.0], [4.0]])
+    model[0].grad = None
+    assert clip_by_global_norm(model, 1.0).item() == 4.0
+    assert model[0].grad is None and model[1].grad.tolist() == [1.0]
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=5), min_size=1), st.floats(0.01, 100))
+def test_the_norm_after_clipping_is_the_smaller_of_norm_and_limit(values, limit):
+    model = with_gradients(values)
+    before = clip_by_global_norm(model, limit).item()
+    after = torch.cat([parameter.grad for parameter in model]).double().norm().item()
+    assert after == pytest.approx(min(before, limit), rel=1e-5, abs=1e-30)

@@ -1,0 +1,39 @@
+"""Released files with random values, in memory and on the disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vitlab.models.vit import ViTSettings, empty
+from vitlab.weights.official import RELEASED, BlockNames, file_shape, name_table
+
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture
+def make_arrays() -> Callable[..., Arrays]:
+    """The arrays of a released file for a model of some settings, by the file's names and in its shapes."""
+
+    def make(settings: ViTSettings, naming: BlockNames = RELEASED) -> Arrays:
+        rng, table = np.random.default_rng(0), name_table(settings, naming)
+        shapes = {name: tuple(parameter.shape) for name, parameter in empty(settings).named_parameters()}
+        drawn = {name: rng.normal(size=file_shape(name, settings, shape)) for name, shape in shapes.items()}
+        return {table[name]: array.astype(np.float32) for name, array in drawn.items()}
+
+    return make
+
+
+@pytest.fixture
+def make_npz(tmp_path: Path, make_settings: Any, make_arrays: Any) -> Callable[..., Path]:
+    """A released file of a small model; `arrays` replaces some arrays, None leaves one out."""
+
+    def make(arrays: dict[str, np.ndarray | None] | None = None, **changes: Any) -> Path:
+        content = make_arrays(make_settings(**changes)) | (arrays or {})
+        path = tmp_path / "released.npz"
+        np.savez(path, **{name: array for name, array in content.items() if array is not None})
+        return path
+
+    return make
