@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitlab.config import parse, to_json
-from vitlab.data.fractals import Fractals, System, find_system, rasterize, scatter
+from vitlab.data.fractals import Fractals, System, _draw_once, find_system, rasterize, scatter
 from vitlab.errors import DataError, SettingsError
 
 seeds = st.integers(0, 2**40)
@@ -45,6 +45,7 @@ def test_an_image_depends_on_nothing_read_before(seed, order):
     fractals = Fractals(num_classes=4, images_per_class=3, seed=seed)
     forward = [fractals.read(index).data for index in range(12)]
     find_system.cache_clear()
+    _draw_once.cache_clear()
     shuffled = {index: fractals.read(index).data for index in order}
     assert all(np.array_equal(forward[index], shuffled[index]) for index in range(12))
     assert len({image.tobytes() for image in forward}) == 12
@@ -55,6 +56,20 @@ def test_a_larger_set_holds_the_smaller():
     for index in range(6):
         one, same = small.read(index), large.read(index // 2 * 50 + index % 2)
         assert one.key == same.key and np.array_equal(one.data, same.data)
+
+
+@pytest.mark.parametrize(("views", "least", "most"), [(1, 0.18, 0.5), (8, 0.0, 0.12)])
+def test_one_view_shows_every_shape_upright_and_eight_show_it_turned_and_mirrored(views, least, most):
+    """Seen from everywhere, the mean shape of a class is like itself on its head; seen from one side it is not."""
+    fractals = Fractals(num_classes=8, images_per_class=40, image_size=16, views=views)
+    pixels = np.stack([fractals.read(index).data.mean(axis=2) for index in range(len(fractals))]).reshape(8, 40, 16, 16)
+    shape = (pixels > pixels.mean(axis=(2, 3), keepdims=True)).mean(axis=1)
+    assert least <= np.abs(shape - shape[:, ::-1, ::-1]).mean() <= most
+
+
+def test_an_image_that_was_read_cannot_be_changed_for_those_who_read_it_later():
+    with pytest.raises(ValueError, match="read-only"):
+        Fractals(image_size=8).read(0).data[0, 0] = 0
 
 
 def test_seeds_make_other_images():
@@ -103,7 +118,9 @@ def test_a_wrong_fraction_is_a_settings_error():
         Fractals().split(0.0)
 
 
-@pytest.mark.parametrize("wrong", [{"num_classes": 0}, {"images_per_class": 0}, {"image_size": 7}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"num_classes": 0}, {"images_per_class": 0}, {"image_size": 7}, {"views": 4}, {"seed": -1}]
+)
 def test_a_wrong_setting_is_named(wrong):
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         parse(Fractals, wrong, "test")

@@ -35,9 +35,7 @@ def test_every_figure_can_be_drawn(make_model, image):
     model = make_model()
     matrix = np.array([[3, 1], [0, 2]])
     drawings = [
-        figures.curves(
-            {"loss": {"train": ([0, 1], [2.0, 1.0]), "test": ([1], [3.0])}, "lr": {"lr": ([0], [1.0])}}
-        ),
+        figures.curves({"loss": {"train": ([0, 1], [2.0, 1.0]), "test": ([1], [3.0])}, "lr": {"lr": ([0], [1.0])}}),
         figures.confusion(matrix, ["ant", "bee"]),
         figures.filters(filter_components(model, 9)),
         figures.similarity(position_similarity(model).numpy()),
