@@ -112,6 +112,26 @@ def test_a_second_process_is_kept_out_and_told_who_is_inside_until_that_one_dies
         assert f"process {os.getpid()} on" in (tmp_path / "run" / "LOCK").read_text()
 
 
+def test_a_worker_that_outlives_a_killed_run_does_not_keep_it_in_use(tmp_path):
+    workers = tmp_path / "worker"
+
+    def act():
+        run = create(tmp_path / "run")
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        workers.write_text(str(pid))
+        return run
+
+    Child(act).kill()
+    worker = int(workers.read_text())
+    try:
+        os.kill(worker, 0)
+        RunFolder.reopen(tmp_path / "run").close()
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
 def test_a_run_that_was_closed_can_be_opened_again(tmp_path):
     create(tmp_path / "run").close()
     RunFolder.reopen(tmp_path / "run").close()

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakSet
 
 import torch
 
@@ -21,6 +22,11 @@ from vitlab.weights.save import save
 
 CONFIG, ENVIRONMENT, METRICS, LOCK = "config.json", "environment.json", "metrics.jsonl", "LOCK"
 CHECKPOINTS, MODEL = "checkpoints", "model.safetensors"
+
+
+_held: WeakSet[IO[str]] = WeakSet()
+"""Locks that this process holds. A forked worker lets go of them, else it would hold them on when this process is killed."""
+os.register_at_fork(after_in_child=lambda: [lock.close() for lock in list(_held)])
 
 
 class RunFolder:
@@ -195,6 +201,7 @@ def _lock(path: Path) -> IO[str]:
         owner = lock.read().strip() or "another process"
         lock.close()
         raise RunFolderError(path, f"is in use by {owner}", "wait for it, or choose another --out") from None
+    _held.add(lock)
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}")
     lock.flush()
