@@ -58,18 +58,33 @@ class Predictor:
         """
         return self.predict([image])[0]
 
-    @torch.inference_mode()
     def predict(self, images: Sequence[str | Path | bytes | Pixels]) -> list[Prediction]:
-        """Return the predictions for `images`, in order."""
-        spec, device = self.model.image_spec, next(self.model.parameters()).device
-        predictions: list[Prediction] = []
-        for start in range(0, len(images), BATCH_SIZE):
-            prepared = [spec.prepare(read_image(image)) for image in images[start : start + BATCH_SIZE]]
-            batch = collate(prepared, [0] * len(prepared), [""] * len(prepared), BATCH_SIZE)
-            logits = self.model(spec.normalise(batch.images.to(device))).float()
-            rows = torch.softmax(logits, dim=1).cpu().numpy()[: len(prepared)]
-            predictions += [Prediction(self.classes, row) for row in rows]
-        return predictions
+        """Return the predictions for `images`, in order.
+
+        Raises:
+            ImageError: an image cannot be decoded, or must not be.
+        """
+        starts = range(0, len(images), BATCH_SIZE)
+        batches = ([self.prepare(image) for image in images[start : start + BATCH_SIZE]] for start in starts)
+        return [prediction for batch in batches for prediction in self.answer(batch)]
+
+    def prepare(self, image: str | Path | bytes | Pixels) -> Pixels:
+        """Return an image as the model sees it: uint8 [height, width, 3].
+
+        Raises:
+            ImageError: the image cannot be decoded, or must not be.
+        """
+        return self.model.image_spec.prepare(read_image(image))
+
+    @torch.inference_mode()
+    def answer(self, prepared: Sequence[Pixels]) -> list[Prediction]:
+        """Return the predictions for at most `BATCH_SIZE` prepared images, in order."""
+        if not prepared:
+            return []
+        batch = collate(prepared, [0] * len(prepared), [""] * len(prepared), BATCH_SIZE)
+        images = self.model.image_spec.normalise(batch.images.to(next(self.model.parameters()).device))
+        rows = torch.softmax(self.model(images).float(), dim=1).cpu().numpy()[: len(prepared)]
+        return [Prediction(self.classes, row) for row in rows]
 
 
 def read_image(image: str | Path | bytes | Pixels) -> Pixels:

@@ -8,10 +8,10 @@ from typing import Any
 from vitlab.config import parse, read_json
 from vitlab.data.folder import find_images
 from vitlab.data.loader import find_bad_images
-from vitlab.data.source import Source, Subset
+from vitlab.data.source import Pixels, Source, Subset
 from vitlab.errors import BadImagesError, DataError, ImageError
 from vitlab.evals.classify import Predictions, classify, wilson_interval
-from vitlab.serve.predict import Prediction, Predictor
+from vitlab.serve.predict import BATCH_SIZE, Prediction, Predictor
 from vitlab.studies.plan import choose_device, evaluation_source
 from vitlab.studies.recipe import RunSettings
 from vitlab.weights.load import load
@@ -81,16 +81,19 @@ def predict_files(
     predictor = Predictor.load(model, choose_device(device))
     files = [file for path in paths for file in _images_at(path)]
     bad: list[ImageError] = []
-    for file in files:
-        try:
-            yield file, predictor(file)
-        except ImageError as error:
-            if skip_bad:
-                yield file, str(error)
-            else:
+    for start in range(0, len(files), BATCH_SIZE):
+        prepared: list[tuple[Path, Pixels]] = []
+        for file in files[start : start + BATCH_SIZE]:
+            try:
+                prepared.append((file, predictor.prepare(file)))
+            except ImageError as error:
                 bad.append(error)
-    if bad:
-        raise BadImagesError("predict", bad, len(files))
+                if skip_bad:
+                    yield file, str(error)
+        answers = predictor.answer([image for _, image in prepared])
+        yield from zip((file for file, _ in prepared), answers, strict=True)
+    if bad and not skip_bad:
+        raise BadImagesError(", ".join(map(str, paths)), bad, len(files))
 
 
 def _images_at(path: Path) -> list[Path]:
