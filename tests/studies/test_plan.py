@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from vitlab.data.digits import Digits
+from vitlab.errors import SettingsError
+from vitlab.models.catalog import build_named
+from vitlab.studies.plan import Asked, choose_device, evaluation_source, plan_finetune, plan_pretrain
+from vitlab.weights.save import save
+
+ON_CPU = {"device": "cpu"}
+
+
+def test_a_folder_needs_no_other_argument():
+    plan = plan_finetune(Asked(data="digits", **ON_CPU))
+    assert plan.settings.recipe == "scratch" and plan.settings.weights is None
+    assert plan.settings.model.num_classes == 10 and plan.settings.model.representation_dim is None
+    assert set(plan.settings.evals) == {"test"} and plan.differences == []
+    keys = [[side.read(index).key for index in range(len(side))] for side in (plan.train, plan.evals["test"])]
+    assert not set(keys[0]) & set(keys[1]) and len(keys[0]) + len(keys[1]) == len(Digits())
+
+
+def test_digits_are_never_mirrored_and_other_images_are():
+    assert not plan_finetune(Asked(data="digits", **ON_CPU)).settings.augment.flip
+    assert plan_pretrain(Asked(data="fractals", **ON_CPU)).settings.augment.flip
+
+
+def test_options_win_over_the_recipe_and_set_over_options():
+    asked = Asked(data="digits", lr=0.5, steps=40, batch_size=32, seed=7, changes=("train.lr=0.25",), **ON_CPU)
+    train = plan_finetune(asked).settings.train
+    assert (train.lr, train.steps, train.batch_size, train.seed) == (0.25, 40, 32, 7)
+    assert (train.schedule.warmup_steps, train.eval_every, train.checkpoint_every) == (4, 4, 4)
+
+
+def test_what_differs_from_the_recipe_is_said():
+    plan = plan_finetune(Asked(data="digits", lr=0.5, changes=("model.dropout=0.1",), **ON_CPU))
+    assert plan.differences == ["model.dropout: 0.0 -> 0.1", "train.lr: 0.001 -> 0.5"]
+
+
+def test_epochs_are_passes_over_the_training_side():
+    plan = plan_finetune(Asked(data="digits", epochs=2, batch_size=100, **ON_CPU))
+    assert plan.settings.train.steps == -(-2 * len(plan.train) // 100)
+
+
+def test_pretraining_keeps_the_layer_before_the_head():
+    model = plan_pretrain(Asked(data="digits", model="Mini/4", image_size=16, **ON_CPU)).settings.model
+    assert model.representation_dim == model.width
+
+
+def test_weights_bring_their_model_and_their_preparation(tmp_path):
+    given = build_named("Mini/4", num_classes=7, image_size=16)
+    given.image_spec = given.image_spec.model_copy(update={"interpolation": "bicubic"})
+    save(given, tmp_path / "model.safetensors")
+    plan = plan_finetune(Asked(data="digits", weights=tmp_path, image_size=24, **ON_CPU))
+    assert plan.settings.recipe == "transfer" and plan.settings.weights.path.endswith("model.safetensors")
+    assert tuple(plan.settings.model.image_size) == (24, 24) and plan.settings.model.num_classes == 10
+    assert (plan.settings.image_spec.height, plan.settings.image_spec.interpolation) == (24, "bicubic")
+
+
+def test_a_large_batch_is_divided_and_a_small_one_is_not():
+    large = plan_finetune(Asked(data="digits", model="B/16", image_size=224, batch_size=512, **ON_CPU)).settings.train
+    assert large.micro_batch_size is not None and 512 % large.micro_batch_size == 0
+    assert plan_finetune(Asked(data="digits", batch_size=8, **ON_CPU)).settings.train.micro_batch_size is None
+
+
+def test_the_evaluation_part_of_a_ready_split_is_its_test():
+    assert evaluation_source("digits") == Digits()
+
+
+@pytest.mark.parametrize("name", ["nonsense", "meta", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(SettingsError, match="--device"):
+        choose_device(name)
+
+
+def test_a_device_is_found():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+
+
+def test_a_size_and_a_setting_that_contradict_each_other_are_refused():
+    with pytest.raises(SettingsError, match="--image-size"):
+        plan_finetune(Asked(data="digits", changes=("image_spec.height=20",), **ON_CPU))
