@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from vitlab.data.digits import Digits
+from vitlab.data.fractals import Fractals
 from vitlab.errors import SettingsError
 from vitlab.models.catalog import build_named
 from vitlab.studies.plan import Asked, choose_device, evaluation_source, plan_finetune, plan_pretrain
@@ -75,6 +78,14 @@ def test_a_device_that_is_not_there_is_refused(name):
 def test_a_device_is_found():
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
+
+
+def test_few_images_and_no_weights_are_advised_against(tmp_path):
+    assert plan_finetune(Asked(data="digits", **ON_CPU)).advice.startswith("161 images a class are few")
+    save(build_named("Mini/4", num_classes=7, image_size=16), tmp_path / "model.safetensors")
+    assert plan_finetune(Asked(data="digits", weights=tmp_path, **ON_CPU)).advice is None
+    many = plan_finetune(Asked(data="digits", **ON_CPU))
+    assert replace(many, train=Fractals(num_classes=10, images_per_class=1000)).advice is None
 
 
 def test_a_size_and_a_setting_that_contradict_each_other_are_refused():

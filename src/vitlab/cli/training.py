@@ -80,6 +80,8 @@ def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None
         f"training {training.steps} steps of {training.batch_size} images{pieces}, {training.optimizer.type}, rate {training.lr}"
     )
     say(f"device   {planned.settings.device}")
+    if planned.advice:
+        say(f"advice   {planned.advice}")
     say(f"run      {folder}")
 
 

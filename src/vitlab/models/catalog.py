@@ -21,7 +21,7 @@ class Shape(NamedTuple):
 
 
 SHAPES = {
-    "Mini": Shape(6, 128, 512, 4, "ours: minutes on a laptop"),
+    "Mini": Shape(4, 128, 512, 4, "ours: minutes on a laptop"),
     "Ti": Shape(12, 192, 768, 3, "Steiner et al. 2021 (AugReg)"),
     "S": Shape(12, 384, 1536, 6, "Steiner et al. 2021 (AugReg)"),
     "B": Shape(12, 768, 3072, 12, "table 1"),

@@ -32,7 +32,9 @@ from vitlab.train.config import TrainSettings
 from vitlab.weights.load import find, read
 
 SMALL_PIXELS = 40
-"""Images with no side longer than this are seen whole in patches of 4; larger ones are reduced to 64 pixels in patches of 8."""
+"""Images with no side longer than this are seen whole in patches of 4; larger ones are reduced to 48 in patches of 8."""
+FEW = 1000
+"""Images a class below which a ViT from fresh weights learns little that weights from elsewhere would not have known."""
 SMALL_SIZE = 96
 """Models for images up to this many pixels are pre-trained with the gentler crop."""
 
@@ -68,6 +70,16 @@ class Plan:
     train: AnySource
     evals: dict[str, AnySource]
     differences: list[str]
+
+    @property
+    def advice(self) -> str | None:
+        """What a person should know before so little is learnt from so few images; None when there is nothing to say."""
+        each = len(self.train) // len(self.train.classes)
+        if self.settings.weights is not None or each >= FEW:
+            return None
+        return (
+            f"{each:,} images a class are few for a ViT from fresh weights; pre-trained --weights usually do far better"
+        )
 
 
 def plan_finetune(asked: Asked) -> Plan:
@@ -168,8 +180,8 @@ def _defaults_for(source: AnySource) -> tuple[str, int]:
         except ImageError:
             continue  # training names every bad image, or skips them where that was asked for
         longest = max(height, width)
-        return ("Mini/4", max(28, longest // 4 * 4)) if longest <= SMALL_PIXELS else ("Mini/8", 64)
-    return "Mini/8", 64
+        return ("Mini/4", max(28, longest // 4 * 4)) if longest <= SMALL_PIXELS else ("Mini/8", 48)
+    return "Mini/8", 48
 
 
 def _resolve(
