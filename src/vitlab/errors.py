@@ -46,7 +46,7 @@ class BadImagesError(DataError):
         super().__init__(
             where,
             f"{len(images)} of {total} images cannot be used",
-            f"repair or remove them, or train without them by --on-bad-image skip:\n  {shown}{more}",
+            f"repair or remove them, or leave them out by --on-bad-image skip:\n  {shown}{more}",
         )
         self.images = list(images)
 

@@ -76,9 +76,8 @@ def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None
     for name, source in planned.evals.items():
         say(f"{name:8} {source}: {len(source):,} images")
     say(f"model    width {model.width}, depth {model.depth}, patch {model.stem.patch_size}, image {model.image_size}")
-    say(
-        f"training {training.steps} steps of {training.batch_size} images{pieces}, {training.optimizer.type}, rate {training.lr}"
-    )
+    steps = "1 step" if training.steps == 1 else f"{training.steps:,} steps"
+    say(f"training {steps} of {training.batch_size} images{pieces}, {training.optimizer.type}, rate {training.lr}")
     say(f"device   {planned.settings.device}")
     if planned.advice:
         say(f"advice   {planned.advice}")

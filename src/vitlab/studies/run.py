@@ -16,7 +16,7 @@ from vitlab.evals.classify import Accuracy, Predictions, classify
 from vitlab.models.vit import ViT, build, empty
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
 from vitlab.train.loop import Watcher, train
-from vitlab.train.run import RunFolder, describe_environment, read_metrics
+from vitlab.train.run import RunFolder, describe_environment, read_metrics, refuse_taken
 from vitlab.train.state import TrainState
 from vitlab.weights.load import fit, load, read
 
@@ -66,6 +66,7 @@ def start(settings: RunSettings, out: Path, watcher: Watcher, say: Say, *, given
         RequestError: the data, the weights or the folder cannot be used.
         Interrupted: the run was asked to stop; it can be resumed.
     """
+    refuse_taken(out)
     data = _open_data(settings, say, given)
     model = given.model if given else _first_model(settings, data.train, say)
     environment = describe_environment(torch.device(settings.device), settings.workers)

@@ -49,9 +49,8 @@ class RunFolder:
         Raises:
             RunFolderError: the folder exists and is not empty, cannot be written, or is in use.
         """
+        refuse_taken(path)
         try:
-            if not _is_free(path):
-                raise RunFolderError(path, "already exists", "choose another --out, or continue that run with --resume")
             path.mkdir(parents=True, exist_ok=True)
             lock = _lock(path)
             try:
@@ -155,6 +154,24 @@ class RunFolder:
         self.close()
 
 
+def refuse_taken(path: Path) -> None:
+    """Refuse to make a run where anything is but what a start that was cut short has left.
+
+    Raises:
+        RunFolderError: the folder exists and is not empty, or cannot be read.
+    """
+    left = {LOCK, ENVIRONMENT, CHECKPOINTS, f".{ENVIRONMENT}.part", f".{CONFIG}.part"}
+    try:
+        if not path.exists():
+            return
+        free = path.is_dir() and all(entry.name in left for entry in path.iterdir())
+        free = free and not any((path / CHECKPOINTS).glob("*"))
+    except OSError as error:
+        raise RunFolderError(path, f"cannot be read ({error.strerror})", "choose another --out") from None
+    if not free:
+        raise RunFolderError(path, "already exists", "choose another --out, or continue that run with --resume")
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the events of a run's metrics file, oldest first; a last line that was cut short is left out."""
     lines = (path / METRICS).read_text().splitlines(keepends=True)
@@ -177,18 +194,6 @@ def describe_environment(device: torch.device, workers: int) -> dict[str, Any]:
 
 def _pretty(data: Mapping[str, Any]) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _is_free(path: Path) -> bool:
-    """Whether a run may be made at `path`: nothing is there, or only what a start that was cut short has left."""
-    if not path.exists():
-        return True
-    left = {LOCK, ENVIRONMENT, CHECKPOINTS, f".{ENVIRONMENT}.part", f".{CONFIG}.part"}
-    return (
-        path.is_dir()
-        and all(entry.name in left for entry in path.iterdir())
-        and not any((path / CHECKPOINTS).glob("*"))
-    )
 
 
 def _lock(path: Path) -> IO[str]:
