@@ -1,6 +1,7 @@
 """What `finetune` and `pretrain` do alike: plan, print the plan, start or resume, report."""
 
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ def interruptible(say: Callable[[str], None], remedy: str) -> Generator[None]:
         yield
     except Interrupted as stop:
         say(f"interrupted at step {stop.step}; {remedy}")
-        raise KeyboardInterrupt from None
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def train(plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, resume: bool) -> None:
