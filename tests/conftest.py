@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from vitlab.data.source import Example
-from vitlab.models.vit import ViT, ViTSettings, build
+from vitlab.models.classifier import build
+from vitlab.models.vit import ViT, ViTSettings
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
 

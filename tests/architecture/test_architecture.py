@@ -88,8 +88,10 @@ def test_nothing_is_not_implemented(tree):
 
 
 def undocumented(tree, prefix=""):
-    """Yield the public classes and functions below `tree` without a docstring; what overrides says it in its own words."""
+    """Yield the public classes and functions below `tree` without a docstring; an overload has none, its function has it."""
     for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and any(ast.unparse(mark) == "overload" for mark in node.decorator_list):
+            continue
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
             if not (ast.get_docstring(node) or "").strip():
                 yield prefix + node.name

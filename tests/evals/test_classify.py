@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as arrays
 
 from vitlab.errors import BadImagesError, DataError
 from vitlab.evals.classify import Accuracy, Predictions, classify, wilson_interval
-from vitlab.models.vit import build
+from vitlab.models.classifier import build
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.faults.injection import WHEN, Fault, litter
-from vitlab.models.vit import ViTSettings, build
+from vitlab.models.classifier import build
+from vitlab.models.vit import ViTSettings
 from vitlab.nn.patches import Patches
 from vitlab.train import checkpoint
 from vitlab.train.config import TrainSettings

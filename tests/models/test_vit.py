@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from vitlab.config import parse, to_json
 from vitlab.errors import SettingsError
-from vitlab.models.vit import ViTSettings, build, empty
+from vitlab.models.classifier import build, empty
+from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import Mean

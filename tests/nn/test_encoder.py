@@ -2,14 +2,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vitlab.nn.encoder import MLP, Block, Encoder
-
-OPTIONS = {"activation": "gelu_tanh", "norm_eps": 1e-6, "dropout": 0.0}
+from vitlab.nn.encoder import MLP, Block, BlockSettings, Branch, Encoder
 
 
 def block(**changes):
     torch.manual_seed(0)
-    return Block(8, 2, 16, **{**OPTIONS, **changes})
+    return Block(BlockSettings(8, 2, 16, **changes))
 
 
 @pytest.mark.parametrize(("activation", "approximate"), [("gelu_tanh", "tanh"), ("gelu", "none")])
@@ -50,3 +48,27 @@ def test_without_dropout_training_computes_what_evaluation_does():
 def test_the_norm_uses_the_epsilon_asked_for():
     tiny = torch.randn(1, 2, 8) * 1e-3
     assert not torch.allclose(block(norm_eps=1e-2)(tiny), block(norm_eps=1e-12)(tiny), atol=1e-4)
+
+
+def test_attention_weights_are_those_of_the_tokens_that_enter_the_block():
+    position = torch.nn.Linear(8, 8)
+    torch.manual_seed(0)
+    layer, tokens = Block(BlockSettings(8, 2, 16), position=position), torch.randn(2, 3, 8)
+    torch.testing.assert_close(layer.attention_weights(tokens), layer.attention.weights(layer.norm1(position(tokens))))
+
+
+def test_stochastic_depth_leaves_whole_branches_out_and_keeps_their_mean():
+    branch, ones = Branch(4, 0.25, layer_scale=False).train(), torch.ones(20_000, 1, 4)
+    torch.manual_seed(0)
+    dropped = branch(ones)
+    per_image = dropped[:, 0]
+    assert sorted(per_image.unique().tolist()) == pytest.approx([0.0, 1 / 0.75])
+    assert bool((per_image == per_image[:, :1]).all())
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.02)
+    assert torch.equal(branch.eval()(ones), ones)
+
+
+def test_layer_scale_multiplies_each_channel():
+    branch = Branch(3, 0.0, layer_scale=True)
+    torch.nn.init.constant_(branch.scale, 0.5)
+    assert torch.equal(branch(torch.ones(2, 1, 3)), torch.full((2, 1, 3), 0.5))

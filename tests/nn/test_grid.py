@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitlab.nn.grid import Grid, Size, as_size, grid_of, remainder_of
+from vitlab.nn.grid import Grid, Size, as_size, grid_of
+from vitlab.nn.patches import Patches
 
 SIDES = st.integers(1, 2000)
 
@@ -37,7 +38,8 @@ def test_an_image_smaller_than_a_patch_is_refused_with_both_sizes(image):
 @given(SIDES, SIDES, st.integers(1, 64), st.integers(1, 64))
 def test_patches_and_remainder_make_up_the_image(height, width, tall, wide):
     image, patch = Size(height + tall, width + wide), Size(tall, wide)
-    grid, (rows, columns) = grid_of(image, patch), remainder_of(image, patch)
+    kind = Patches(patch_size=patch)
+    grid, (rows, columns) = kind.grid(image), kind.remainder(image)
     assert grid.rows * tall + rows == image.height
     assert grid.columns * wide + columns == image.width
     assert 0 <= rows < tall

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitlab.models.vit import build, empty
+from vitlab.models.classifier import build, empty
 from vitlab.nn.initial import constant, initialise, lecun_normal, normal, vit_table, xavier_uniform
 from vitlab.nn.pooling import Mean
 

@@ -32,12 +32,13 @@ def test_the_remainder_at_the_right_and_bottom_is_dropped():
 @pytest.mark.parametrize("size", [(8, 8), (9, 14)])
 def test_the_embedding_is_a_convolution_without_padding(size):
     torch.manual_seed(0)
-    stem = PatchEmbedding(Patches(patch_size=Size(4, 4)), 3, 5)
+    kind = Patches(patch_size=Size(4, 4))
+    stem = PatchEmbedding(kind, 3, 5)
     images = torch.randn(2, 3, *size)
     kernel = stem.projection.weight.reshape(5, 3, 4, 4)
     expected = functional.conv2d(images, kernel, stem.projection.bias, stride=4).flatten(2).transpose(1, 2)
     torch.testing.assert_close(stem(images), expected)
-    assert stem.grid(Size(*size)) == grid_of(Size(*size), Size(4, 4))
+    assert kind.grid(Size(*size)) == grid_of(Size(*size), Size(4, 4))
 
 
 def test_a_patch_size_in_settings_is_a_number_or_a_pair():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitlab.models.catalog import settings_for
-from vitlab.models.vit import empty
+from vitlab.models.classifier import empty
 from vitlab.weights.official import LINEN, name_table, to_ours
 
 SMALL = ["ViT-S_16_160x224", "ViT-B_16_224x224", "ViT-B_32_224x224_i21k_rep"]

@@ -6,7 +6,7 @@ import torch
 
 from vitlab.inspection.attention import attention_by_layer, rollout
 from vitlab.inspection.embeddings import filter_components, position_similarity
-from vitlab.models.vit import empty
+from vitlab.models.classifier import empty
 from vitlab.weights.load import fit, read
 
 CASES = ["rollout_7x7", "rollout_4x4"]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from vitlab.models.catalog import settings_for
-from vitlab.models.vit import build, empty
+from vitlab.models.classifier import build, empty
 from vitlab.nn.pooling import Mean
 from vitlab.weights.official import LINEN, RELEASED, file_shape, name_table
 

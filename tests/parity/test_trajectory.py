@@ -6,7 +6,8 @@ import torch
 
 from vitlab.data.batch import Batch
 from vitlab.data.preprocess import ImageSpec
-from vitlab.models.vit import ViTSettings, build
+from vitlab.models.classifier import build
+from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import Mean

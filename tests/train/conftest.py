@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vitlab.data.batch import collate
-from vitlab.models.vit import ViTSettings, build
+from vitlab.models.classifier import build
+from vitlab.models.vit import ViTSettings
 from vitlab.nn.patches import Patches
 from vitlab.train.config import TrainSettings
 from vitlab.train.optimizer import SGD

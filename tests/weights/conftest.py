@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitlab.models.vit import ViTSettings, empty
+from vitlab.models.classifier import empty
+from vitlab.models.vit import ViTSettings
 from vitlab.weights.official import RELEASED, BlockNames, file_shape, name_table
 
 Arrays = dict[str, np.ndarray]

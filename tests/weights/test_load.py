@@ -8,7 +8,7 @@ import torch
 from vitlab.config import to_json
 from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import SettingsError, WeightsError
-from vitlab.models.vit import build, empty
+from vitlab.models.classifier import build, empty
 from vitlab.nn.grid import Grid, Size
 from vitlab.nn.position import resize_table
 from vitlab.weights.load import find, fit, load, load_with_report, read
@@ -124,7 +124,7 @@ QUERY = "Transformer/encoderblock_1/MultiHeadDotProductAttention_1/query/kernel"
         ("embedding/kernel", np.ones((4, 4, 1, 16), np.float32), "1 channels"),
         ("embedding/kernel", np.ones((48, 16), np.float32), "is not a complete ViT"),
         ("Transformer/posembed_input/pos_embedding", np.ones((1, 7, 16), np.float32), "6 positions, not a square grid"),
-        ("Transformer/encoder_norm/scale", None, "not a released ViT"),
+        ("Transformer/encoder_norm/scale", None, "no released ViT or BiT"),
     ],
     ids=lambda value: "" if isinstance(value, np.ndarray | None) else value[:40],
 )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitlab.models.vit import empty
+from vitlab.models.classifier import empty
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import ClassToken, Mean

@@ -16,12 +16,10 @@ def models(as_json: options.Json = False) -> None:
 
     rows = list_models()
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json.dumps([row._asdict() for row in rows], indent=2))
         return
-    table = Table(
-        "name", "depth", "width", "MLP", "heads", "patch", "parameters", "from", box=None, header_style="bold"
-    )
+    table = Table("name", "layers", "width", "MLP", "heads", "parameters", "from", box=None, header_style="bold")
     for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+        table.add_row(*("" if value is None else f"{value:,}" if isinstance(value, int) else value for value in row))
     Console().print(table)
     typer.echo("Any size goes with any patch size: --model S/8")

@@ -76,7 +76,7 @@ def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None
     say(f"data     {planned.train}: {len(planned.train):,} images, {len(planned.train.classes)} classes")
     for name, source in planned.evals.items():
         say(f"{name:8} {source}: {len(source):,} images")
-    say(f"model    width {model.width}, depth {model.depth}, patch {model.stem.patch_size}, image {model.image_size}")
+    say(f"model    {model.describe()}")
     steps = "1 step" if training.steps == 1 else f"{training.steps:,} steps"
     say(f"training {steps} of {training.batch_size} images{pieces}, {training.optimizer.type}, rate {training.lr}")
     say(f"device   {planned.settings.device}")

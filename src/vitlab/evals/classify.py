@@ -11,7 +11,7 @@ from torch.nn import functional
 from vitlab.data.source import Source, class_indices
 from vitlab.errors import DataError
 from vitlab.evals.features import map_source
-from vitlab.models.vit import ViT
+from vitlab.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Predictions:
         }
 
 
-def classify(model: ViT, source: Source, batch_size: int = 64, workers: int = 0) -> Predictions:
+def classify(model: Classifier, source: Source, batch_size: int = 64, workers: int = 0) -> Predictions:
     """Return the predictions of `model` for every example of `source`, each exactly once.
 
     Labels are mapped by class name to the model's classes.
@@ -95,7 +95,7 @@ class Accuracy:
     workers: int = 0
     last: Predictions | None = field(default=None, init=False)
 
-    def __call__(self, model: ViT) -> Mapping[str, float]:
+    def __call__(self, model: Classifier) -> Mapping[str, float]:
         """Return "top1", "top5", "loss" and "count"."""
         self.last = classify(model, self.source, self.batch_size, self.workers)
         return self.last.metrics()

@@ -10,12 +10,12 @@ from torch import Tensor
 from vitlab.data.loader import EvalBatches, bad_images_error, load
 from vitlab.data.source import Source
 from vitlab.errors import ImageError
-from vitlab.models.vit import ViT
+from vitlab.models.classifier import Classifier
 
 
 @torch.inference_mode()
 def map_source(
-    model: ViT, source: Source, compute: Callable[[Tensor], Tensor], batch_size: int = 64, workers: int = 0
+    model: Classifier, source: Source, compute: Callable[[Tensor], Tensor], batch_size: int = 64, workers: int = 0
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Return `compute` of every example's normalised image [b, 3, h, w], one row each in order, and the examples' names.
 
@@ -38,6 +38,6 @@ def map_source(
     return torch.cat(rows), tuple(keys)
 
 
-def extract(model: ViT, source: Source, batch_size: int = 64, workers: int = 0) -> NDArray[np.float32]:
+def extract(model: Classifier, source: Source, batch_size: int = 64, workers: int = 0) -> NDArray[np.float32]:
     """Return the features of every example of `source` in order: float32 [n, r]."""
     return map_source(model, source, model.features, batch_size, workers)[0].numpy()

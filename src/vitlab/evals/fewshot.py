@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from vitlab.data.source import Source, Subset
 from vitlab.errors import DataError
 from vitlab.evals.features import extract
-from vitlab.models.vit import ViT
+from vitlab.models.classifier import Classifier
 
 BIAS = 100.0
 """The constant feature appended to every example: so large that the regulariser hardly touches its weight."""
@@ -53,7 +53,7 @@ class LinearHead:
         return float((self.scores(features).argmax(axis=1) == labels).mean())
 
 
-def fewshot(model: ViT, train: Source, test: Source, shots: int = 5, seed: int = 0, l2: float = L2) -> float:
+def fewshot(model: Classifier, train: Source, test: Source, shots: int = 5, seed: int = 0, l2: float = L2) -> float:
     """Return the accuracy on `test` of a linear head fitted to `shots` examples of every class of `train`.
 
     Raises:

@@ -1,13 +1,20 @@
 """What a model looks at: attention weights of each layer, and their rollout (figures 6 and 14)."""
 
 from collections.abc import Iterator
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.models.vit import ViT
+from vitlab.models.classifier import Classifier
+from vitlab.models.vit import Global, ViT
 from vitlab.nn.pooling import ClassToken
+
+
+def attends_globally(model: Classifier) -> TypeGuard[ViT]:
+    """Return whether each layer of `model` has attention from every token to every token, which rollout multiplies."""
+    return isinstance(model, ViT) and isinstance(model.settings.attention, Global)
 
 
 @torch.inference_mode()
@@ -16,7 +23,7 @@ def attention_by_layer(model: ViT, images: Float[Tensor, "b c h w"]) -> Iterator
     model.eval()
     tokens = model.embed(images)
     for block in model.encoder.layers:
-        yield block.attention.weights(block.norm1(tokens))
+        yield block.attention_weights(tokens)
         tokens = block(tokens)
 
 
@@ -35,6 +42,8 @@ def rollout(model: ViT, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b ro
         joint = layer if joint is None else layer @ joint
     if joint is None:
         raise ValueError("a model without layers has no attention")
-    reached = joint[:, 0, 1:] if isinstance(model.settings.pool, ClassToken) else joint.mean(dim=1)
+    prefix = model.settings.num_prefix
+    rows = joint[:, 0] if isinstance(model.settings.pool, ClassToken) else joint[:, prefix:].mean(dim=1)
+    reached = rows[:, prefix:]
     reached = reached / reached.amax(dim=1, keepdim=True)
     return reached.unflatten(1, tuple(model.settings.grid))

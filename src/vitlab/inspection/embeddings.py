@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from vitlab.models.vit import ViT
 from vitlab.nn.grid import Grid
-from vitlab.nn.patches import to_images
+from vitlab.nn.patches import Patches, to_images
 
 
 @torch.no_grad()
@@ -18,6 +18,8 @@ def filter_components(model: ViT, count: int = 28) -> NDArray[np.float32]:
 
     The filters are the rows of the patch projection, centred; fewer components come back where there are fewer dimensions.
     """
+    if not isinstance(model.settings.stem, Patches):
+        raise ValueError("the filters of a hybrid read a feature map and cannot be shown as colours")
     weight = model.stem.projection.weight.float().cpu()
     components = torch.linalg.svd(weight - weight.mean(dim=0), full_matrices=False).Vh[:count]
     images = to_images(components[:, None], Grid(1, 1), model.settings.stem.patch_size)
@@ -30,7 +32,12 @@ def position_similarity(model: ViT) -> Float[Tensor, "h w h w"]:
 
     Entry [r, c] is the map of similarities to the patch in row r and column c.
     """
-    table = model.position.table[0, model.position.prefix :].float().cpu()
+    added = model.position
+    if added is None:
+        raise ValueError(
+            f"a model with position {model.settings.position.type} has no table of positions after its stem"
+        )
+    table = added.rows_of()[0, added.prefix :].float().cpu()
     unit = functional.normalize(table, dim=1)
     grid = model.settings.grid
     return (unit @ unit.T).reshape(*grid, *grid)

@@ -14,7 +14,9 @@ from PIL import Image, ImageFilter
 from vitlab.data.batch import collate
 from vitlab.data.image import decode
 from vitlab.data.source import Pixels
+from vitlab.errors import WeightsError
 from vitlab.inspection import attention
+from vitlab.models.classifier import Classifier
 from vitlab.models.vit import ViT
 from vitlab.nn.grid import Size
 
@@ -127,8 +129,10 @@ def overlay(image: Pixels, heat: NDArray[np.float32], patch: Size) -> Pixels:
     return (image * mask[:, :, None]).astype(np.uint8)
 
 
-def rollout(model: ViT, image: str | Path | Pixels) -> Drawing:
+def rollout(model: Classifier, image: str | Path | Pixels) -> Drawing:
     """Draw `image` (a path, or uint8 [h, w, 3]) beside what `model` looks at in it (figures 6 and 14)."""
+    if not attention.attends_globally(model):
+        raise WeightsError("model", "has no attention between all of its patches", "rollout needs a ViT with that")
     pixels = decode(Path(image).read_bytes(), str(image)) if isinstance(image, str | Path) else image
     prepared, shown = rollout_overlay(model, pixels)
     return rollouts([prepared], [shown], [""])
@@ -141,7 +145,7 @@ def rollout_overlay(model: ViT, image: Pixels) -> tuple[Pixels, Pixels]:
     device = next(model.parameters()).device
     batch = collate([prepared], [0], [""], 1).images.to(device)
     heat = attention.rollout(model, spec.normalise(batch))[0].cpu().numpy()
-    return prepared, overlay(prepared, heat, model.settings.stem.patch_size)
+    return prepared, overlay(prepared, heat, model.settings.stem.cell)
 
 
 def rollouts(images: Sequence[Pixels], overlays: Sequence[Pixels], titles: Sequence[str]) -> Drawing:

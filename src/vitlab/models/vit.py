@@ -1,24 +1,36 @@
-"""The Vision Transformer (sections 3.1 and appendix A)."""
+"""The Vision Transformer (sections 3.1 and appendix A): plain, hybrid and axial."""
 
-import logging
 from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from vitlab.config import Settings
 from vitlab.data.preprocess import ImageSpec
-from vitlab.nn.encoder import Activation, Block, Encoder
-from vitlab.nn.grid import Grid, Size, SizeField, grid_of, remainder_of
-from vitlab.nn.initial import initialise, vit_table
-from vitlab.nn.patches import PatchEmbedding, Patches
-from vitlab.nn.pooling import ClassToken, Pool
-from vitlab.nn.position import Learned1D, LearnedPosition
+from vitlab.nn import position
+from vitlab.nn.axial import AxialBlock
+from vitlab.nn.encoder import Activation, Block, BlockSettings, Encoder
+from vitlab.nn.grid import Grid, Size, SizeField
+from vitlab.nn.patches import Patches
+from vitlab.nn.pooling import ClassToken, Pool, build_pooling
+from vitlab.nn.position import AddedPosition, Learned1D, Position, Relative, build_position
+from vitlab.nn.stem import ResNetStem, Stem
 
 CHANNELS = 3
-log = logging.getLogger("vitlab")
+
+
+class Global(Settings):
+    """Every token attends to every token (the paper's default)."""
+
+    type: Literal["Global"] = "Global"
+
+
+class Axial(Settings):
+    """Tokens attend within their column, then within their row: two blocks in the place of one (appendix D.6)."""
+
+    type: Literal["Axial"] = "Axial"
 
 
 class ViTSettings(Settings):
@@ -28,37 +40,84 @@ class ViTSettings(Settings):
     width of the tanh layer before the head, which pre-training has and fine-tuning drops. `dropout` acts after the position
     embedding, the attention output and both MLP layers. `head_bias` starts at -10 for sigmoid pre-training. `num_classes=None`
     leaves out the head: the model returns features.
+
+    Not in the paper and off by default: `registers` (extra tokens without positions, Darcet et al. 2024), `stochastic_depth` (the
+    rate of the last block, from 0 at the first, Huang et al. 2016), `layer_scale` (its first value, Touvron et al. 2021).
     """
 
     type: Literal["ViT"] = "ViT"
     image_size: SizeField = Size(224, 224)
-    stem: Patches = Patches()
+    stem: Annotated[Stem, Field(discriminator="type")] = Patches()
     width: PositiveInt = 768
     depth: PositiveInt = 12
     num_heads: PositiveInt = 12
     mlp_dim: PositiveInt = 3072
-    position: Learned1D = Learned1D()
+    attention: Annotated[Global | Axial, Field(discriminator="type")] = Global()
+    position: Annotated[Position, Field(discriminator="type")] = Learned1D()
     pool: Annotated[Pool, Field(discriminator="type")] = ClassToken()
+    registers: NonNegativeInt = 0
     representation_dim: PositiveInt | None = None
     activation: Activation = "gelu_tanh"
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    layer_scale: PositiveFloat | None = None
     num_classes: PositiveInt | None = 1000
     head_bias: float = 0.0
 
     @model_validator(mode="after")
     def _fits(self) -> "ViTSettings":
         if self.width % self.num_heads:
+            near = [heads for heads in range(1, self.width + 1) if self.width % heads == 0]
+            best = min(near, key=lambda heads: abs(heads - self.num_heads))
             raise ValueError(
-                f"a width of {self.width} does not divide into {self.num_heads} heads; change width or num_heads"
+                f"a width of {self.width} does not divide into {self.num_heads} heads; use num_heads {best}"
             )
-        grid_of(self.image_size, self.stem.patch_size)
+        pieces = {"Learned2D": 2, "SinCos2D": 4}.get(self.position.type, 1)
+        if self.width % pieces:
+            near_width = max(1, round(self.width / pieces)) * pieces
+            raise ValueError(
+                f"position {self.position.type} needs a width that is a multiple of {pieces}, not {self.width}; use {near_width}"
+            )
+        if isinstance(self.attention, Axial):
+            self._check_axial()
+        self.stem.grid(self.image_size)
         return self
+
+    def _check_axial(self) -> None:
+        """Refuse what does not stay on the grid."""
+        if self.num_prefix:
+            raise ValueError(
+                "axial attention keeps tokens on their grid, without class token or registers; use pool Mean"
+            )
+        if isinstance(self.position, Relative) or self.position.place not in ("stem", None):
+            raise ValueError("axial attention has its positions after the stem; use position Learned2D")
+
+    def describe(self) -> str:
+        """Return the dimensions in a line."""
+        return f"width {self.width}, depth {self.depth}, patch {self.stem.cell}, image {self.image_size}"
 
     @property
     def grid(self) -> Grid:
         """Rows and columns of patches."""
-        return grid_of(self.image_size, self.stem.patch_size)
+        return self.stem.grid(self.image_size)
+
+    @property
+    def num_prefix(self) -> int:
+        """How many tokens stand before the patches: the class token and the registers."""
+        return self.pool.num_prefix + self.registers
+
+    @property
+    def num_layers(self) -> int:
+        """How many blocks lie on each other, a hybrid's units too."""
+        return self.depth + (sum(self.stem.depths) if isinstance(self.stem, ResNetStem) else 0)
+
+    @property
+    def floats_per_image(self) -> int:
+        """About how many numbers a training step keeps for each image, for the backward pass."""
+        tokens = self.grid.cells + self.num_prefix
+        blocks = self.depth * (2 if isinstance(self.attention, Axial) else 1)
+        return tokens * blocks * (12 * self.width + 2 * self.mlp_dim) + self.stem.floats_per_image(self.image_size)
 
 
 class ViT(nn.Module):
@@ -75,19 +134,38 @@ class ViT(nn.Module):
         self.settings = s
         self.image_spec = image_spec or ImageSpec(height=s.image_size.height, width=s.image_size.width)
         self.classes = classes
-        self.stem = PatchEmbedding(s.stem, CHANNELS, s.width)
-        prefix = s.pool.num_prefix
-        self.class_token = nn.Parameter(torch.empty(1, 1, s.width)) if prefix else None
-        self.position = LearnedPosition(s.grid, prefix, s.width)
+        self.stem = s.stem.build(CHANNELS, s.width, s.image_size)
+        self.class_token = nn.Parameter(torch.empty(1, 1, s.width)) if s.pool.num_prefix else None
+        self.registers = nn.Parameter(torch.empty(1, s.registers, s.width)) if s.registers else None
+        self.position = self._position() if s.position.place in ("stem", "shared") else None
         self.dropout = nn.Dropout(s.dropout)
-        blocks = [
-            Block(s.width, s.num_heads, s.mlp_dim, activation=s.activation, norm_eps=s.norm_eps, dropout=s.dropout)
-            for _ in range(s.depth)
-        ]
-        self.encoder = Encoder(blocks, s.width, s.norm_eps)
+        block = BlockSettings(
+            s.width,
+            s.num_heads,
+            s.mlp_dim,
+            s.activation,
+            s.norm_eps,
+            s.dropout,
+            layer_scale=s.layer_scale is not None,
+            relative_tokens=s.num_prefix + s.grid.cells if isinstance(s.position, Relative) else None,
+        )
+        self.encoder = Encoder([self._block(block, layer) for layer in range(s.depth)], s.width, s.norm_eps)
+        self.pooling = build_pooling(s.pool, block, s.num_prefix)
         feature_dim = s.representation_dim or s.width
         self.representation = nn.Linear(s.width, feature_dim) if s.representation_dim else None
         self.head = nn.Linear(feature_dim, s.num_classes) if s.num_classes else nn.Identity()
+
+    def _block(self, block: BlockSettings, layer: int) -> nn.Module:
+        s = self.settings
+        drop_rate = s.stochastic_depth * layer / max(s.depth - 1, 1)
+        if isinstance(s.attention, Axial):
+            return AxialBlock(block, s.grid, drop_rate)
+        position = self._position() if s.position.place == "layers" else None
+        return Block(block, drop_rate, self.position if s.position.place == "shared" else position)
+
+    def _position(self) -> AddedPosition | None:
+        s = self.settings
+        return build_position(s.position, s.grid, s.pool.num_prefix, s.width)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Return the logits of `images`, which are in the value range of `image_spec` (features where there is no head)."""
@@ -98,21 +176,21 @@ class ViT(nn.Module):
         return self.pool(self.encode(self.embed(images), self.settings.pool.num_inputs))
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
-        """Return the tokens: embedded patches behind the class token, with their positions (equation 1).
+        """Return the tokens: class token, registers and embedded patches, with their positions (equation 1).
 
         Raises:
-            ValueError: the images give another grid than the position table is for.
+            ValueError: the images give another grid than the model was built for.
         """
-        grid = self.stem.grid(Size(images.shape[2], images.shape[3]))
-        if grid != self.position.grid:
-            raise ValueError(
-                f"images of {images.shape[2]}×{images.shape[3]} pixels have {grid} patches, the model was built for "
-                f"{self.position.grid}; give the size when it is built or loaded (image_size=...)"
-            )
-        tokens = self.stem(images)
-        if self.class_token is not None:
-            tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
-        return self.dropout(self.position(tokens))
+        self._check_size(images)
+        return self.sequence(self.stem(images))
+
+    def sequence(self, patches: Float[Tensor, "b p d"]) -> Float[Tensor, "b n d"]:
+        """Return the embedded patches as the encoder's input: behind class token and registers, with their positions."""
+        extra = [token for token in (self.class_token, self.registers) if token is not None]
+        tokens = torch.cat([*(token.expand(patches.shape[0], -1, -1) for token in extra), patches], dim=1)
+        if self.position is not None and self.settings.position.place == "stem":
+            tokens = self.position(tokens)
+        return self.dropout(tokens)
 
     def encode(self, tokens: Float[Tensor, "b n d"], num_outputs: int | None = None) -> Float[Tensor, "b q d"]:
         """Return the first `num_outputs` encoded tokens, all when None (equations 2–4)."""
@@ -120,32 +198,21 @@ class ViT(nn.Module):
 
     def pool(self, encoded: Float[Tensor, "b n d"]) -> Float[Tensor, "b r"]:
         """Return one vector an image: the pooled tokens, then the tanh layer where there is one."""
-        pooled = self.settings.pool.pool(encoded)
+        pooled = self.pooling(encoded)
         return pooled if self.representation is None else torch.tanh(self.representation(pooled))
 
-
-def empty(settings: ViTSettings, image_spec: ImageSpec | None = None, classes: tuple[str, ...] = ()) -> ViT:
-    """Return a ViT on the meta device: shapes without memory, for counting parameters or to be filled."""
-    with torch.device("meta"):
-        return ViT(settings, image_spec, classes)
-
-
-def build(settings: ViTSettings, seed: int = 0, classes: tuple[str, ...] = ()) -> ViT:
-    """Return a ViT with fresh weights, a pure function of `settings` and `seed`."""
-    model = empty(settings, classes=classes)
-    initialise(model, vit_table(settings.head_bias), seed)
-    say_remainder(settings)
-    return model
+    def _check_size(self, images: Float[Tensor, "b c h w"]) -> None:
+        grid = self.settings.stem.grid(Size(images.shape[2], images.shape[3]))
+        if grid != self.settings.grid:
+            raise ValueError(
+                f"images of {images.shape[2]}×{images.shape[3]} pixels have {grid} patches, the model was built for "
+                f"{self.settings.grid}; give the size when it is built or loaded (image_size=...)"
+            )
 
 
-def say_remainder(settings: ViTSettings) -> None:
-    """Log which pixels the model never sees because they fill no patch."""
-    rows, columns = remainder_of(settings.image_size, settings.stem.patch_size)
-    if rows or columns:
-        log.warning(
-            "image size %s is not a multiple of patch size %s: %d rows at the bottom and %d columns at the right are not seen",
-            settings.image_size,
-            settings.stem.patch_size,
-            rows,
-            columns,
-        )
+def resize(name: str, values: Tensor, old: ViTSettings, new: ViTSettings) -> Tensor | None:
+    """Return the parameter `name` for the grid of `new`, None when it does not depend on the grid."""
+    part, _, leaf = name.rpartition(".")
+    if not part.endswith(("position", "attention.relative")):
+        return None
+    return position.resize(new.position, leaf, values, new.pool.num_prefix, old.grid, new.grid)

@@ -1,7 +1,9 @@
 """The Transformer encoder (equations 2–4)."""
 
-from typing import Literal, cast
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -9,6 +11,19 @@ from torch.nn import functional
 from vitlab.nn.attention import SelfAttention
 
 Activation = Literal["gelu_tanh", "gelu"]
+
+
+class BlockSettings(NamedTuple):
+    """What every block of an encoder has in common; see `ViTSettings`."""
+
+    width: int
+    num_heads: int
+    mlp_dim: int
+    activation: Activation = "gelu_tanh"
+    norm_eps: float = 1e-6
+    dropout: float = 0.0
+    layer_scale: bool = False
+    relative_tokens: int | None = None
 
 
 class MLP(nn.Module):
@@ -27,29 +42,65 @@ class MLP(nn.Module):
         return self.dropout(self.out(self.dropout(hidden)))
 
 
-class Block(nn.Module):
-    """One pre-norm encoder block: attention and MLP, each behind a LayerNorm and around a residual."""
+class Branch(nn.Module):
+    """What happens to a residual branch before it is added: layer scale, and stochastic depth while training.
 
-    def __init__(
-        self, width: int, num_heads: int, mlp_dim: int, *, activation: Activation, norm_eps: float, dropout: float
-    ) -> None:
+    Layer scale multiplies each channel by a learned number. Stochastic depth leaves the branch out for an image with probability
+    `drop_rate`, and otherwise divides it by 1 - `drop_rate`.
+    """
+
+    def __init__(self, width: int, drop_rate: float, layer_scale: bool) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-        self.attention = SelfAttention(width, num_heads)
-        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = MLP(width, mlp_dim, activation, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.drop_rate = drop_rate
+        self.scale = nn.Parameter(torch.empty(width)) if layer_scale else None
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Return the branch as it is added."""
+        if self.scale is not None:
+            x = x * self.scale
+        if self.drop_rate and self.training:
+            kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.drop_rate
+            x = x * kept / (1 - self.drop_rate)
+        return x
+
+
+class Block(nn.Module):
+    """One pre-norm encoder block: attention and MLP, each behind a LayerNorm and around a residual.
+
+    `position` is added first, where positions are added in every layer.
+    """
+
+    def __init__(self, settings: BlockSettings, drop_rate: float = 0.0, position: nn.Module | None = None) -> None:
+        super().__init__()
+        s = settings
+        self.position = position
+        self.norm1 = nn.LayerNorm(s.width, eps=s.norm_eps)
+        self.attention = SelfAttention(s.width, s.num_heads, s.relative_tokens)
+        self.branch1 = Branch(s.width, drop_rate, s.layer_scale)
+        self.norm2 = nn.LayerNorm(s.width, eps=s.norm_eps)
+        self.mlp = MLP(s.width, s.mlp_dim, s.activation, s.dropout)
+        self.branch2 = Branch(s.width, drop_rate, s.layer_scale)
+        self.dropout = nn.Dropout(s.dropout)
 
     def forward(self, x: Float[Tensor, "b n d"], num_outputs: int | None = None) -> Float[Tensor, "b q d"]:
         """Return the first `num_outputs` tokens after this block (all when None)."""
-        x = x[:, :num_outputs] + self.dropout(self.attention(self.norm1(x), num_outputs))
-        return x + self.mlp(self.norm2(x))
+        x = self._positioned(x)
+        attended = self.attention(self.norm1(x), num_outputs)
+        x = x[:, :num_outputs] + self.branch1(self.dropout(attended))
+        return x + self.branch2(self.mlp(self.norm2(x)))
+
+    def attention_weights(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b m n n"]:
+        """Return the attention probabilities of every head for the tokens that enter this block; rows are queries."""
+        return self.attention.weights(self.norm1(self._positioned(x)))
+
+    def _positioned(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return x if self.position is None else self.position(x)
 
 
 class Encoder(nn.Module):
     """A stack of blocks and a final LayerNorm over every token."""
 
-    def __init__(self, blocks: list[Block], width: int, norm_eps: float) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], width: int, norm_eps: float) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, eps=norm_eps)

@@ -55,8 +55,3 @@ def grid_of(image: Size, patch: Size) -> Grid:
     if grid.cells == 0:
         raise ValueError(f"an image of {image} pixels is smaller than one patch of {patch}")
     return grid
-
-
-def remainder_of(image: Size, patch: Size) -> tuple[int, int]:
-    """Return how many pixel rows at the bottom and columns at the right no patch covers."""
-    return image.height % patch.height, image.width % patch.width

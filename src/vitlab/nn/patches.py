@@ -15,6 +15,31 @@ class Patches(Settings):
     type: Literal["Patches"] = "Patches"
     patch_size: SizeField = Size(16, 16)
 
+    @property
+    def cell(self) -> Size:
+        """How many pixels of the image one token stands for, across and down."""
+        return self.patch_size
+
+    def grid(self, image: Size) -> Grid:
+        """Return the grid of tokens for an image.
+
+        Raises:
+            ValueError: the image is smaller than one patch.
+        """
+        return grid_of(image, self.patch_size)
+
+    def remainder(self, image: Size) -> tuple[int, int]:
+        """Return how many pixel rows at the bottom and columns at the right no patch covers."""
+        return image.height % self.patch_size.height, image.width % self.patch_size.width
+
+    def floats_per_image(self, image: Size) -> int:
+        """Return about how many numbers the stem keeps for the backward pass, its tokens left out."""
+        return 3 * image.height * image.width
+
+    def build(self, channels: int, width: int, _image: Size) -> "PatchEmbedding":
+        """Return the stem's network."""
+        return PatchEmbedding(self, channels, width)
+
 
 def to_patches(images: Float[Tensor, "b c h w"], patch: Size) -> Float[Tensor, "b n p"]:
     """Cut `images` into whole patches in raster order; each is flattened as (channel, row, column), p = c · height · width."""
@@ -42,10 +67,6 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.patch_size = settings.patch_size
         self.projection = nn.Linear(channels * settings.patch_size.height * settings.patch_size.width, width)
-
-    def grid(self, image_size: Size) -> Grid:
-        """Return the grid of tokens for images of `image_size`."""
-        return grid_of(image_size, self.patch_size)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Return one embedding a patch, in raster order."""

@@ -1,11 +1,14 @@
-"""How the encoded tokens become one vector an image."""
+"""How the encoded tokens become one vector an image (appendix D.3)."""
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitlab.config import Settings
+from vitlab.nn.attention import SelfAttention
+from vitlab.nn.encoder import MLP, BlockSettings
 
 
 class ClassToken(Settings):
@@ -15,17 +18,13 @@ class ClassToken(Settings):
 
     @property
     def num_prefix(self) -> int:
-        """How many tokens stand before the patches: the class token."""
+        """How many tokens of its own this kind puts before the patches: the class token."""
         return 1
 
     @property
     def num_inputs(self) -> int | None:
         """How many leading tokens the pooling reads: one."""
         return 1
-
-    def pool(self, encoded: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
-        """Return the class token's output."""
-        return encoded[:, 0]
 
 
 class Mean(Settings):
@@ -35,7 +34,7 @@ class Mean(Settings):
 
     @property
     def num_prefix(self) -> int:
-        """How many tokens stand before the patches: none."""
+        """How many tokens of its own this kind puts before the patches: none."""
         return 0
 
     @property
@@ -43,9 +42,72 @@ class Mean(Settings):
         """How many leading tokens the pooling reads: all."""
         return None
 
-    def pool(self, encoded: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
-        """Return the mean over tokens."""
-        return encoded.mean(dim=1)
+
+class AttentionPool(Settings):
+    """A learned query reads the patches by attention and passes an MLP; no class token (big_vision's "map", SigLIP).
+
+    Its heads and its MLP are as wide as the encoder's.
+    """
+
+    type: Literal["AttentionPool"] = "AttentionPool"
+
+    @property
+    def num_prefix(self) -> int:
+        """How many tokens of its own this kind puts before the patches: none."""
+        return 0
+
+    @property
+    def num_inputs(self) -> int | None:
+        """How many leading tokens the pooling reads: all."""
+        return None
 
 
-Pool = ClassToken | Mean
+Pool = ClassToken | Mean | AttentionPool
+
+
+class FirstToken(nn.Module):
+    """Takes the class token's output."""
+
+    def forward(self, encoded: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        """Return the first token."""
+        return encoded[:, 0]
+
+
+class PatchMean(nn.Module):
+    """Averages the patches' outputs."""
+
+    def __init__(self, prefix: int) -> None:
+        super().__init__()
+        self.prefix = prefix
+
+    def forward(self, encoded: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        """Return the mean over patches."""
+        return encoded[:, self.prefix :].mean(dim=1)
+
+
+class AttentionPooling(nn.Module):
+    """Multi-head attention of one learned query over the patches, then a residual MLP behind a LayerNorm."""
+
+    def __init__(self, block: BlockSettings, prefix: int) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.probe = nn.Parameter(torch.empty(1, 1, block.width))
+        self.attention = SelfAttention(block.width, block.num_heads)
+        self.norm = nn.LayerNorm(block.width, eps=block.norm_eps)
+        self.mlp = MLP(block.width, block.mlp_dim, block.activation, dropout=0.0)
+
+    def forward(self, encoded: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        """Return what the query read."""
+        read = self.attention.attend(self.probe.expand(encoded.shape[0], -1, -1), encoded[:, self.prefix :])
+        return (read + self.mlp(self.norm(read)))[:, 0]
+
+
+def build_pooling(kind: Pool, block: BlockSettings, prefix: int) -> nn.Module:
+    """Return the pooling [b, n, d] → [b, d]; the first `prefix` tokens are no patches."""
+    match kind:
+        case ClassToken():
+            return FirstToken()
+        case Mean():
+            return PatchMean(prefix)
+        case AttentionPool():
+            return AttentionPooling(block, prefix)

@@ -1,20 +1,80 @@
-"""Position embeddings; each can resize itself to another grid."""
+"""Position embeddings (appendix D.4); each kind can resize itself to another grid, or says why it need not be."""
 
-from typing import Literal
+import math
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vitlab.config import Settings
 from vitlab.nn.grid import Grid
+from vitlab.nn.relative import resize_offsets
+
+Place = Literal["stem", "layers", "shared"]
+"""Where positions are added: once after the stem, in every layer by a table of its own, or in every layer by the same table."""
+
+
+class NoPosition(Settings):
+    """No positions: the patches are a bag. There is nothing to resize."""
+
+    type: Literal["NoPosition"] = "NoPosition"
+    place: ClassVar[None] = None
 
 
 class Learned1D(Settings):
     """One learned vector for each token of the raster sequence, the class token's own row first (the paper's default)."""
 
     type: Literal["Learned1D"] = "Learned1D"
+    place: Place = "stem"
+
+
+class Learned2D(Settings):
+    """A learned vector of half the width for each column and for each row; a patch has those of its coordinates, side by side.
+
+    The class token has a vector of its own, of the whole width: the paper does not say.
+    """
+
+    type: Literal["Learned2D"] = "Learned2D"
+    place: Place = "stem"
+
+
+class Relative(Settings):
+    """Learned vectors for the offsets between tokens, as extra logits of the attention in every layer; nothing is added."""
+
+    type: Literal["Relative"] = "Relative"
+    place: ClassVar[None] = None
+
+
+class SinCos2D(Settings):
+    """Fixed sines and cosines of the column and of the row; the class token has none. Computed for any grid: nothing to resize.
+
+    From MoCo v3, as big_vision has it: angles x · ω with ω = temperature^(-i / (d/4 - 1)), side by side
+    [sin x, cos x, sin y, cos y].
+    """
+
+    type: Literal["SinCos2D"] = "SinCos2D"
+    place: ClassVar[Place] = "stem"
+    temperature: PositiveFloat = 10_000.0
+
+
+Position = Learned1D | Learned2D | Relative | SinCos2D | NoPosition
+
+
+def resize(kind: Position, name: str, values: Tensor, prefix: int, old: Grid, new: Grid) -> Tensor:
+    """Return the parameter `name` of a kind of position for grid `new`; `prefix` rows of a table belong to the class token."""
+    match kind:
+        case Learned1D():
+            return resize_table(values, prefix, old, new)
+        case Learned2D() if name in ("rows", "columns"):
+            before, after = (old.rows, new.rows) if name == "rows" else (old.columns, new.columns)
+            return resize_table(values[None], 0, Grid(before, 1), Grid(after, 1))[0]
+        case Relative():
+            return resize_offsets(values, old, new)
+        case _:
+            return values
 
 
 class LearnedPosition(nn.Module):
@@ -26,9 +86,90 @@ class LearnedPosition(nn.Module):
         self.prefix = prefix
         self.table = nn.Parameter(torch.empty(1, prefix + grid.cells, width))
 
+    def rows_of(self) -> Float[Tensor, "1 n d"]:
+        """Return the vectors that are added."""
+        return self.table
+
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Return the tokens with their positions added."""
-        return tokens + self.table
+        return add_rows(tokens, self.table, self.prefix)
+
+
+class FactoredPosition(nn.Module):
+    """Adds [column vector, row vector] to each patch: `columns` is [columns, d/2], `rows` [rows, d/2]."""
+
+    def __init__(self, grid: Grid, prefix: int, width: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.prefix = prefix
+        self.prefix_rows = nn.Parameter(torch.empty(1, prefix, width)) if prefix else None
+        self.columns = nn.Parameter(torch.empty(grid.columns, width // 2))
+        self.rows = nn.Parameter(torch.empty(grid.rows, width // 2))
+
+    def rows_of(self) -> Float[Tensor, "1 n d"]:
+        """Return the vectors that are added."""
+        patches = torch.cat(
+            [self.columns.repeat(self.grid.rows, 1), self.rows.repeat_interleave(self.grid.columns, dim=0)], dim=1
+        )[None]
+        return patches if self.prefix_rows is None else torch.cat([self.prefix_rows, patches], dim=1)
+
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Return the tokens with their positions added."""
+        return add_rows(tokens, self.rows_of(), self.prefix)
+
+
+class SinCosPosition(nn.Module):
+    """Adds fixed sines and cosines of the patches' coordinates, zero to the class token."""
+
+    def __init__(self, grid: Grid, prefix: int, width: int, temperature: float) -> None:
+        super().__init__()
+        self.grid = grid
+        self.prefix = prefix
+        patches = sincos(grid, width, temperature)[None]
+        self.fixed = functional.pad(patches, (0, 0, prefix, 0))  # no buffer: it is nothing that a file should hold
+
+    def rows_of(self) -> Float[Tensor, "1 n d"]:
+        """Return the vectors that are added."""
+        return self.fixed
+
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Return the tokens with their positions added."""
+        return add_rows(tokens, self.fixed.to(tokens.device), self.prefix)
+
+
+def sincos(grid: Grid, width: int, temperature: float) -> Float[Tensor, "n d"]:
+    """Return the sines and cosines of each cell in raster order, see `SinCos2D`; always on the CPU."""
+    quarter = width // 4
+    exponent = torch.arange(quarter, dtype=torch.float64, device="cpu") / max(quarter - 1, 1)
+    omega = torch.exp(-exponent * math.log(temperature))
+    y = torch.arange(grid.rows, device="cpu").repeat_interleave(grid.columns)[:, None] * omega
+    x = torch.arange(grid.columns, device="cpu").repeat(grid.rows)[:, None] * omega
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1).float()
+
+
+AddedPosition = LearnedPosition | FactoredPosition | SinCosPosition
+
+
+def build_position(kind: Position, grid: Grid, prefix: int, width: int) -> AddedPosition | None:
+    """Return the module that adds positions to the tokens, None where nothing is added."""
+    match kind:
+        case Learned1D():
+            return LearnedPosition(grid, prefix, width)
+        case Learned2D():
+            return FactoredPosition(grid, prefix, width)
+        case SinCos2D():
+            return SinCosPosition(grid, prefix, width, kind.temperature)
+        case Relative() | NoPosition():
+            return None
+
+
+def add_rows(tokens: Float[Tensor, "b n d"], rows: Float[Tensor, "1 p d"], prefix: int) -> Float[Tensor, "b n d"]:
+    """Add `rows` to the tokens; registers, which stand between the prefix and the patches, get none."""
+    registers = tokens.shape[1] - rows.shape[1]
+    if registers:
+        none = rows.new_zeros(1, registers, rows.shape[2])
+        rows = torch.cat([rows[:, :prefix], none, rows[:, prefix:]], dim=1)
+    return tokens + rows
 
 
 def resize_table(table: Float[Tensor, "1 old d"], prefix: int, old: Grid, new: Grid) -> Float[Tensor, "1 new d"]:

@@ -12,7 +12,7 @@ from vitlab.data.batch import collate
 from vitlab.data.image import decode
 from vitlab.data.source import Pixels
 from vitlab.errors import DataError, WeightsError
-from vitlab.models.vit import ViT
+from vitlab.models.classifier import Classifier
 from vitlab.weights.load import load
 
 BATCH_SIZE = 16
@@ -35,7 +35,7 @@ class Prediction:
 class Predictor:
     """A model ready to answer, with the preparation and the class names that belong to its weights."""
 
-    def __init__(self, model: ViT) -> None:
+    def __init__(self, model: Classifier) -> None:
         if not model.settings.num_classes:
             raise WeightsError("model", "has no head", "fine-tune it first")
         self.model = model.eval()

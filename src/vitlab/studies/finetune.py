@@ -15,7 +15,7 @@ from vitlab.data.table import Table
 from vitlab.data.transforms import Augment
 from vitlab.errors import DataError
 from vitlab.evals.classify import Accuracy
-from vitlab.models.vit import ViT
+from vitlab.models.classifier import Classifier
 from vitlab.studies import run
 from vitlab.studies.recipe import InProgram, Origin, RunSettings, micro_batch_for, transfer
 from vitlab.studies.run import Given, RunResult
@@ -24,7 +24,7 @@ from vitlab.train.progress import Terminal
 
 
 def finetune(
-    model: ViT,
+    model: Classifier,
     train: Source,
     evals: Sequence[Accuracy] = (),
     *,
@@ -66,7 +66,7 @@ def finetune(
     return run.start(planned, Path(out), Terminal(Console(stderr=True)), print, given=given)
 
 
-def resume(out: str | Path, model: ViT, train: Source, evals: Sequence[Accuracy] = ()) -> RunResult:
+def resume(out: str | Path, model: Classifier, train: Source, evals: Sequence[Accuracy] = ()) -> RunResult:
     """Continue the run that `finetune` began in `out`, given the same data and a model of the same settings (its values are read).
 
     Raises:
@@ -77,7 +77,7 @@ def resume(out: str | Path, model: ViT, train: Source, evals: Sequence[Accuracy]
     return run.resume(Path(out), Terminal(Console(stderr=True)), print, given=_given(model, train, evals))
 
 
-def _given(model: ViT, train: Source, evals: Sequence[Accuracy]) -> Given:
+def _given(model: Classifier, train: Source, evals: Sequence[Accuracy]) -> Given:
     names = ["test"] if len(evals) == 1 else [f"test{index + 1}" for index in range(len(evals))]
     return Given(model, train, {name: accuracy.source for name, accuracy in zip(names, evals, strict=True)})
 
@@ -91,7 +91,7 @@ def _described(source: Source) -> AnySource | InProgram:
     )
 
 
-def _fingerprint(model: ViT) -> str:
+def _fingerprint(model: Classifier) -> str:
     """Return the SHA-256 over the names and values of every parameter."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():

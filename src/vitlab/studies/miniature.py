@@ -24,7 +24,8 @@ from vitlab.data.source import Part
 from vitlab.data.transforms import Augment, InceptionCrop
 from vitlab.evals.fewshot import fewshot
 from vitlab.inspection import embeddings, figures
-from vitlab.models.vit import ViT, ViTSettings, build
+from vitlab.models.classifier import build
+from vitlab.models.vit import ViT, ViTSettings
 from vitlab.nn.grid import as_size
 from vitlab.nn.patches import Patches
 from vitlab.studies import run
@@ -106,7 +107,9 @@ def run_miniature(scale: Scale, out: Path, console: Console, say: Callable[[str]
         paths = [_cell(_on_digits(group, seed), out / f"{group.folder}-{seed}", console, say) for seed in scale.seeds]
         rows.append(Row(group.name, [_final_top1(path.parent) for path in paths]))
     say(f"3/3  linear heads on frozen features, {SHOTS} digits a class")
-    model, untrained = load(pretrained), [build(_model(LOW, None), seed) for seed in scale.seeds]
+    model = load(pretrained)
+    assert isinstance(model, ViT)  # it is what `_model` describes
+    untrained = [build(_model(LOW, None), seed) for seed in scale.seeds]
     rows += [
         Row(f"linear {SHOTS}-shot, pre-trained features", [fewshot(model, TRAIN, TEST, SHOTS, s) for s in scale.seeds]),
         Row(
@@ -237,6 +240,7 @@ def _write_page(scale: Scale, rows: list[Row], out: Path, drawn: list[Figure]) -
 
 def _figures(scale: Scale, out: Path, groups: list[Group], pretrained: ViT) -> list[Figure]:
     tuned = load(out / f"{groups[0].folder}-{scale.seeds[0]}")
+    assert isinstance(tuned, ViT)  # it is what `_model` describes
     shown = np.linspace(0, len(TEST) - 1, 8).astype(int)
     digits = [pixels_of(TEST.read(int(index))) for index in shown]
     pairs = [figures.rollout_overlay(tuned, digit) for digit in digits]

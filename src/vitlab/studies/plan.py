@@ -8,14 +8,15 @@ from typing import Literal
 import torch
 
 from vitlab import files
-from vitlab.config import difference, override, parse, to_json
+from vitlab.config import difference, override
 from vitlab.data.digits import Digits
 from vitlab.data.loader import pixels_of
 from vitlab.data.open import AnySource, open_data
 from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import DataError, ImageError, SettingsError
 from vitlab.models.catalog import settings_for
-from vitlab.models.vit import ViTSettings
+from vitlab.models.classifier import AnySettings
+from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Size, as_size
 from vitlab.studies.recipe import (
     PRETRAIN,
@@ -29,7 +30,7 @@ from vitlab.studies.recipe import (
     steps_for,
 )
 from vitlab.train.config import TrainSettings
-from vitlab.weights.load import find, read
+from vitlab.weights.load import adapt, find, read
 
 SMALL_PIXELS = 40
 """Images with no side longer than this are seen whole in patches of 4; larger ones are reduced to 48 in patches of 8."""
@@ -98,13 +99,14 @@ def plan_finetune(asked: Asked) -> Plan:
     contents = read(file)
     size = as_size(asked.image_size) if asked.image_size else contents.settings.image_size
     keep_head = contents.classes == opened.train.classes
-    changes = {
-        "num_classes": len(opened.train.classes),
-        "image_size": list(size),
-        "representation_dim": contents.settings.representation_dim if keep_head else None,
-        "head_bias": contents.settings.head_bias if keep_head else 0.0,
-    }
-    model = parse(ViTSettings, to_json(contents.settings) | changes, "--image-size")
+    model = adapt(
+        contents.settings,
+        "--image-size",
+        num_classes=len(opened.train.classes),
+        image_size=size,
+        keep_head=keep_head,
+        keep_representation=keep_head,
+    )
     origin = Origin(path=str(file.resolve()), sha256=files.sha256(file))
     return _resolve(TRANSFER, asked, opened, model, contents.image_spec, origin)
 
@@ -164,11 +166,13 @@ def _open(asked: Asked) -> _Sources:
     return _Sources(opened.whole or opened.train, {"eval": evaluation_source(asked.eval_data)})
 
 
-def _named_model(asked: Asked, source: AnySource, *, representation: bool) -> ViTSettings:
+def _named_model(asked: Asked, source: AnySource, *, representation: bool) -> AnySettings:
     small_name, small_size = _defaults_for(source)
     name = asked.model or small_name
     size = asked.image_size or (small_size if "Mini" in name else 224)
     settings = settings_for(name, len(source.classes), size)
+    if isinstance(settings, ResNetSettings):
+        return settings  # it has no such layer
     return settings.model_copy(update={"representation_dim": settings.width if representation else None})
 
 
@@ -185,7 +189,7 @@ def _defaults_for(source: AnySource) -> tuple[str, int]:
 
 
 def _resolve(
-    recipe: Recipe, asked: Asked, opened: _Sources, model: ViTSettings, spec: ImageSpec, weights: Origin | None = None
+    recipe: Recipe, asked: Asked, opened: _Sources, model: AnySettings, spec: ImageSpec, weights: Origin | None = None
 ) -> Plan:
     """Return the recipe's settings for this model and data with the person's choices on top, and what they changed."""
     if asked.epochs is not None and not asked.epochs > 0:

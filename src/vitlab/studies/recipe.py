@@ -12,7 +12,7 @@ from vitlab.data.open import AnySource
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Source
 from vitlab.data.transforms import Augment, InceptionCrop, ResizeCrop
-from vitlab.models.vit import ViTSettings
+from vitlab.models.classifier import AnySettings, ModelSettings
 from vitlab.train.config import TrainSettings
 from vitlab.train.objective import Softmax
 from vitlab.train.optimizer import SGD, Adam
@@ -44,7 +44,7 @@ class RunSettings(Settings):
     """
 
     recipe: str
-    model: ViTSettings
+    model: ModelSettings
     weights: Origin | None = None
     train_data: Annotated[AnySource | InProgram, Field(discriminator="type")]
     evals: Mapping[str, Annotated[AnySource | InProgram, Field(discriminator="type")]] = Field(default_factory=dict)
@@ -124,10 +124,9 @@ def steps_for(epochs: float, source: Source, batch_size: int) -> int:
     return max(1, math.ceil(epochs * len(source) / batch_size))
 
 
-def micro_batch_for(model: ViTSettings, batch_size: int) -> int | None:
+def micro_batch_for(model: AnySettings, batch_size: int) -> int | None:
     """Return the largest divisor of `batch_size` whose activations fit `MEMORY_BYTES`, None when the whole batch does."""
-    tokens = model.grid.cells + model.pool.num_prefix
-    per_image = 4 * tokens * model.depth * (12 * model.width + 2 * model.mlp_dim)
+    per_image = 4 * model.floats_per_image
     fitting = max(1, MEMORY_BYTES // per_image)
     if fitting >= batch_size:
         return None

@@ -15,7 +15,9 @@ from vitlab.data.loader import pixels_of
 from vitlab.data.source import Source
 from vitlab.evals.classify import Predictions, wilson_interval
 from vitlab.inspection import figures
+from vitlab.inspection.attention import attends_globally
 from vitlab.inspection.figures import Drawing
+from vitlab.models.classifier import Classifier
 from vitlab.models.vit import ViT
 from vitlab.train.run import read_metrics
 
@@ -40,7 +42,9 @@ class Figure:
     drawing: Drawing
 
 
-def write_report(folder: Path, model: ViT, evaluation: Evaluation | None, differences: list[str], command: str) -> Path:
+def write_report(
+    folder: Path, model: Classifier, evaluation: Evaluation | None, differences: list[str], command: str
+) -> Path:
     """Write `report/index.html` into the run `folder` and return its path."""
     events = read_metrics(folder)
     settings = json.loads((folder / "config.json").read_text())
@@ -140,7 +144,25 @@ def _mistakes(evaluation: Evaluation) -> list[dict[str, Any]]:
     ]
 
 
-def _figures(model: ViT, evaluation: Evaluation) -> list[Figure]:
+def _figures(model: Classifier, evaluation: Evaluation) -> list[Figure]:
+    predictions = evaluation.predictions
+    shown = [
+        Figure(
+            "Accuracy by class",
+            "The share of each class's images that the model named right.",
+            figures.bars(predictions.per_class(), "top-1 accuracy"),
+        ),
+        Figure(
+            "What is taken for what",
+            "Each row is a true class; the numbers count what its images were taken for. A perfect model fills only the diagonal.",
+            figures.confusion(predictions.confusion(), predictions.classes),
+        ),
+    ]
+    return [*shown, _looks(model, evaluation)] if attends_globally(model) else shown
+
+
+def _looks(model: ViT, evaluation: Evaluation) -> Figure:
+    """Return the rollout figure of a few test images."""
     predictions = evaluation.predictions
     shown = np.linspace(0, len(predictions.labels) - 1, min(LOOKS, len(predictions.labels))).astype(int)
     pairs = [figures.rollout_overlay(model, pixels_of(evaluation.source.read(int(index)))) for index in shown]
@@ -153,21 +175,9 @@ def _figures(model: ViT, evaluation: Evaluation) -> list[Figure]:
         )
         for i in shown
     ]
-    return [
-        Figure(
-            "Accuracy by class",
-            "The share of each class's images that the model named right.",
-            figures.bars(predictions.per_class(), "top-1 accuracy"),
-        ),
-        Figure(
-            "What is taken for what",
-            "Each row is a true class; the numbers count what its images were taken for. A perfect model fills only the diagonal.",
-            figures.confusion(predictions.confusion(), predictions.classes),
-        ),
-        Figure(
-            "What the model looks at",
-            "Beside each image, the parts that reach the decision are bright (attention rollout). "
-            "The images are evenly spaced through the test data, not chosen.",
-            figures.rollouts([image for image, _ in pairs], [look for _, look in pairs], titles),
-        ),
-    ]
+    return Figure(
+        "What the model looks at",
+        "Beside each image, the parts that reach the decision are bright (attention rollout). "
+        "The images are evenly spaced through the test data, not chosen.",
+        figures.rollouts([image for image, _ in pairs], [look for _, look in pairs], titles),
+    )

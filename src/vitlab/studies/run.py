@@ -13,7 +13,7 @@ from vitlab.data.loader import TrainBatches, find_bad_images
 from vitlab.data.source import Source, Subset, class_indices
 from vitlab.errors import BadImagesError, DataError, ImageError, RunFolderError, WeightsError
 from vitlab.evals.classify import Accuracy, Predictions, classify
-from vitlab.models.vit import ViT, build, empty
+from vitlab.models.classifier import Classifier, build, empty
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
 from vitlab.train.loop import Watcher, train
 from vitlab.train.run import RunFolder, describe_environment, read_metrics, refuse_taken
@@ -31,7 +31,7 @@ CHECKED_FIRST = 10_000
 class Given:
     """What a Python program hands over instead of naming it in the settings."""
 
-    model: ViT
+    model: Classifier
     train: Source
     evals: Mapping[str, Source]
 
@@ -53,7 +53,7 @@ class RunResult:
     """
 
     path: Path
-    model: ViT
+    model: Classifier
     metrics: dict[str, float]
     predictions: dict[str, Predictions]
     sources: Mapping[str, Source]
@@ -116,7 +116,7 @@ def _merged(stored: RunSettings, asked: RunSettings | None, out: Path) -> RunSet
 
 
 def _finish(
-    settings: RunSettings, data: Data, model: ViT, run: RunFolder, watcher: Watcher, resumed: Say | None = None
+    settings: RunSettings, data: Data, model: Classifier, run: RunFolder, watcher: Watcher, resumed: Say | None = None
 ) -> RunResult:
     """Train to the end, write the model, and return what came out; `resumed` says what a resumed run begins with."""
     state = TrainState.start(model.to(settings.device), settings.train)
@@ -141,7 +141,9 @@ def _finish(
     return _result(run.path, model, predictions, data.evals)
 
 
-def _result(path: Path, model: ViT, predictions: dict[str, Predictions], sources: Mapping[str, Source]) -> RunResult:
+def _result(
+    path: Path, model: Classifier, predictions: dict[str, Predictions], sources: Mapping[str, Source]
+) -> RunResult:
     metrics = {event["name"]: float(event["value"]) for event in read_metrics(path)}
     return RunResult(path, model, metrics, predictions, sources)
 
@@ -189,7 +191,7 @@ def _without_bad_images(source: Source, workers: int, bad: list[ImageError], say
     return Subset(source, [index for index in range(len(source)) if index not in found]) if found else source
 
 
-def _first_model(settings: RunSettings, source: Source, say: Say) -> ViT:
+def _first_model(settings: RunSettings, source: Source, say: Say) -> Classifier:
     """Return the model before its first step, from the weights that the settings name, or fresh."""
     if settings.weights is None:
         model = build(settings.model, settings.train.seed, source.classes)

@@ -9,13 +9,13 @@ from typing import Protocol, runtime_checkable
 
 from vitlab.data.loader import TrainBatches, bad_images_error, load
 from vitlab.errors import ImageError
-from vitlab.models.vit import ViT
+from vitlab.models.classifier import Classifier
 from vitlab.train.config import TrainSettings
 from vitlab.train.run import RunFolder
 from vitlab.train.state import TrainState
 from vitlab.train.step import StepResult, train_step
 
-Evaluator = Callable[[ViT], Mapping[str, float]]
+Evaluator = Callable[[Classifier], Mapping[str, float]]
 
 
 @runtime_checkable

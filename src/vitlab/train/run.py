@@ -15,7 +15,7 @@ import torch
 from vitlab import files
 from vitlab.config import read_json
 from vitlab.errors import RunFolderError
-from vitlab.models.vit import ViT
+from vitlab.models.classifier import Classifier
 from vitlab.train import checkpoint
 from vitlab.train.state import TrainState
 from vitlab.weights.save import save
@@ -134,7 +134,7 @@ class RunFolder:
         self._metrics.truncate(found.metrics_bytes)
         return found.rejected
 
-    def save_model(self, model: ViT) -> Path:
+    def save_model(self, model: Classifier) -> Path:
         """Write the finished model; its name appears only when it is complete."""
         path = self.path / MODEL
         save(model, path)

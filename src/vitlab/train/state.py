@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitlab.models.vit import ViT
+from vitlab.models.classifier import Classifier
 from vitlab.train.config import TrainSettings
 from vitlab.train.optimizer import build_optimizer
 
@@ -18,12 +18,12 @@ from vitlab.train.optimizer import build_optimizer
 class TrainState:
     """A model, its optimizer, and the number of updates made."""
 
-    model: ViT
+    model: Classifier
     optimizer: torch.optim.Optimizer
     step: int = 0
 
     @classmethod
-    def start(cls, model: ViT, settings: TrainSettings) -> "TrainState":
+    def start(cls, model: Classifier, settings: TrainSettings) -> "TrainState":
         """Return the state before the first update."""
         return cls(model, build_optimizer(settings.optimizer, model))
 

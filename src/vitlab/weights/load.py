@@ -1,10 +1,13 @@
 """Load weights into a model that fits them, and say exactly what was done."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -12,11 +15,11 @@ from torch import Tensor
 from vitlab.config import parse, to_json
 from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import SettingsError, WeightsError
-from vitlab.models.vit import ViT, ViTSettings, empty, say_remainder
-from vitlab.nn.grid import Size, as_size
-from vitlab.nn.initial import initialise, vit_table
-from vitlab.nn.position import resize_table
-from vitlab.weights import official
+from vitlab.models.classifier import AnySettings, Classifier, empty, initialisers, resize, say_remainder
+from vitlab.models.vit import ViTSettings
+from vitlab.nn.grid import Grid, Size, as_size
+from vitlab.nn.initial import initialise
+from vitlab.weights import bit, official
 from vitlab.weights.format import format_of, npz_shapes, read_npz, read_safetensors_header
 from vitlab.weights.save import HEADER, Header
 
@@ -49,7 +52,7 @@ class Report:
 class Contents:
     """What a file holds: the model it describes and, by our names, its parameters; `extra` are names that fit nothing."""
 
-    settings: ViTSettings
+    settings: AnySettings
     image_spec: ImageSpec
     classes: tuple[str, ...]
     tensors: dict[str, Tensor]
@@ -60,7 +63,7 @@ class Contents:
 class Loaded:
     """A ready model and what was done to get it."""
 
-    model: ViT
+    model: Classifier
     report: Report
 
 
@@ -71,7 +74,7 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     representation: bool | None = None,
     trained_size: int | tuple[int, int] | None = None,
-) -> ViT:
+) -> Classifier:
     """Return the model of a released .npz, our .safetensors file, or a run folder; see `load_with_report`."""
     return load_with_report(
         path, num_classes=num_classes, image_size=image_size, representation=representation, trained_size=trained_size
@@ -100,17 +103,39 @@ def load_with_report(
     contents = read(file, None if trained_size is None else as_size(trained_size))
     old = contents.settings
     new_head = num_classes is not None and num_classes != old.num_classes
-    keep_representation = not new_head if representation is None else representation
-    size = old.image_size if image_size is None else as_size(image_size)
-    changes = {
-        "num_classes": num_classes if new_head else old.num_classes,
-        "representation_dim": old.representation_dim if keep_representation else None,
-        "image_size": tuple(size),
-        "head_bias": 0.0 if new_head else old.head_bias,
-    }
-    settings = parse(ViTSettings, to_json(old) | changes, file)
+    settings = adapt(
+        old,
+        file,
+        num_classes=num_classes if new_head else old.num_classes,
+        image_size=old.image_size if image_size is None else as_size(image_size),
+        keep_head=not new_head,
+        keep_representation=not new_head if representation is None else representation,
+    )
+    size = settings.image_size
     spec = contents.image_spec.model_copy(update={"height": size.height, "width": size.width})
     return fit(contents, file, empty(settings, spec, () if new_head else contents.classes), new_head=new_head)
+
+
+def adapt(
+    settings: AnySettings,
+    where: Path | str,
+    *,
+    num_classes: int | None,
+    image_size: Size,
+    keep_head: bool,
+    keep_representation: bool,
+) -> AnySettings:
+    """Return `settings` for other classes and another size; a new head starts without bias.
+
+    Raises:
+        SettingsError: the size does not fit the model; `where` names what asked for it.
+    """
+    changes: dict[str, Any] = {"num_classes": num_classes, "image_size": tuple(image_size)}
+    if not keep_head:
+        changes["head_bias"] = 0.0
+    if isinstance(settings, ViTSettings) and not keep_representation:
+        changes["representation_dim"] = None
+    return parse(type(settings), to_json(settings) | changes, where)
 
 
 def find(path: Path) -> Path:
@@ -138,37 +163,64 @@ def read(path: Path, trained_size: Size | None = None) -> Contents:
     return _read_npz(path, trained_size) if format_of(path) == "npz" else _read_ours(path)
 
 
-def _read_npz(path: Path, trained_size: Size | None) -> Contents:
-    shapes = npz_shapes(path)
-    if not official.is_official(shapes):
-        shown = ", ".join(sorted(shapes)[:3])
-        raise WeightsError(
-            path, f"is an .npz file but not a released ViT (its arrays: {shown}, …)", "give a ViT's weights"
-        )
+@dataclass(frozen=True)
+class _Layout:
+    """How a kind of .npz file holds a model: our names mapped to the file's, and what happens to shapes and values."""
+
+    settings: AnySettings
+    table: dict[str, str]
+    shape: Callable[[str, tuple[int, ...]], tuple[int, ...]]
+    to_ours: Callable[[str, NDArray[Any], tuple[int, ...]], Tensor]
+
+
+def _layout(path: Path, shapes: dict[str, tuple[int, ...]], trained_size: Size | None) -> _Layout:
     try:
-        settings = official.settings_of(path, shapes, trained_size)
+        if official.is_official(shapes):
+            vit = official.settings_of(path, shapes, trained_size)
+            table = official.name_table(vit, official.block_names(shapes))
+            return _Layout(vit, table, lambda name, shape: official.file_shape(name, vit, shape), official.to_ours)
+        if bit.is_bit(shapes):
+            resnet = bit.settings_of(path, shapes, trained_size)
+            return _Layout(
+                resnet,
+                bit.name_table(resnet),
+                lambda _, shape: bit.file_shape(shape),
+                lambda _, array, shape: bit.to_ours(array, shape),
+            )
     except ValueError as error:
         raise WeightsError(path, f"is no ViT ({error})", "get the file again") from None
-    table = official.name_table(settings, official.block_names(shapes))
-    model = empty(settings)
-    for ours, parameter in model.named_parameters():
-        wanted = official.file_shape(ours, settings, tuple(parameter.shape))
-        found = shapes.get(table[ours])
-        if found is not None and found != wanted:
+    shown = ", ".join(sorted(shapes)[:3])
+    raise WeightsError(
+        path, f"is an .npz file but no released ViT or BiT (its arrays: {shown}, …)", "give weights of one of these"
+    )
+
+
+def _read_npz(path: Path, trained_size: Size | None) -> Contents:
+    declared = npz_shapes(path)
+    written = {bit.canonical(name): name for name in declared}
+    shapes = {name: declared[theirs] for name, theirs in written.items()}
+    layout = _layout(path, shapes, trained_size)
+    parameters = dict(empty(layout.settings).named_parameters())
+    for ours, parameter in parameters.items():
+        wanted = layout.shape(ours, tuple(parameter.shape))
+        found = shapes.get(layout.table[ours])
+        if found is not None and found not in (wanted, (1, 1, 1, *wanted)):  # GroupNorm before Flax 0.3.6
             raise WeightsError(
-                path, f"'{table[ours]}' has shape {list(found)}, not {list(wanted)}", "get the file again"
+                path, f"'{layout.table[ours]}' has shape {list(found)}, not {list(wanted)}", "get the file again"
             )
-    names = {ours: theirs for ours, theirs in table.items() if theirs in shapes}
-    arrays = read_npz(path, names.values())
+    names = {ours: theirs for ours, theirs in layout.table.items() if theirs in shapes}
+    arrays = read_npz(path, (written[theirs] for theirs in names.values()))
     for theirs, array in arrays.items():
         if array.dtype.kind not in "fiu":
             raise WeightsError(path, f"'{theirs}' holds no real numbers", "get the file again")
-    parameters = dict(model.named_parameters())
     tensors = {
-        ours: official.to_ours(ours, arrays[theirs], tuple(parameters[ours].shape)) for ours, theirs in names.items()
+        ours: layout.to_ours(ours, arrays[written[theirs]], tuple(parameters[ours].shape))
+        for ours, theirs in names.items()
     }
-    spec = ImageSpec(height=settings.image_size.height, width=settings.image_size.width)
-    return Contents(settings, spec, (), tensors, tuple(sorted(set(shapes) - set(table.values()))))
+    size = layout.settings.image_size
+    spec = ImageSpec(height=size.height, width=size.width)
+    extra = tuple(sorted(set(shapes) - set(layout.table.values())))
+    return Contents(layout.settings, spec, (), tensors, extra)
 
 
 def _read_ours(path: Path) -> Contents:
@@ -180,10 +232,9 @@ def _read_ours(path: Path) -> Contents:
         tensors = load_file(path)
     except (SettingsError, SafetensorError, OSError, ValueError, TypeError) as error:
         raise WeightsError(path, f"is damaged ({error})", "get the file again") from None
-    if header.settings.depth > len(tensors):  # before a model of that depth is laid out
-        raise WeightsError(
-            path, f"holds {len(tensors)} tensors for {header.settings.depth:,} layers", "get the file again"
-        )
+    layers = header.settings.num_layers
+    if layers > len(tensors):  # before a model of that depth is laid out
+        raise WeightsError(path, f"holds {len(tensors)} tensors for {layers:,} layers", "get the file again")
     known = {name for name, _ in empty(header.settings).named_parameters()}
     return Contents(
         header.settings,
@@ -195,7 +246,7 @@ def _read_ours(path: Path) -> Contents:
 
 
 @torch.no_grad()
-def fit(contents: Contents, path: Path, model: ViT, *, new_head: bool) -> Loaded:
+def fit(contents: Contents, path: Path, model: Classifier, *, new_head: bool) -> Loaded:
     """Fill `model` (its present values do not matter) from `contents` and report; decide everything first, then write.
 
     The head is kept unless `new_head` or its input changed; positions are resized where the grid differs.
@@ -204,7 +255,8 @@ def fit(contents: Contents, path: Path, model: ViT, *, new_head: bool) -> Loaded
         WeightsError: a parameter is missing, of another shape, or not finite; the model is untouched then.
     """
     report, old, new = Report(extra=list(contents.extra)), contents.settings, model.settings
-    new_head = new_head or (new.num_classes, new.representation_dim) != (old.num_classes, old.representation_dim)
+    new_head = new_head or _head_inputs(new) != _head_inputs(old)
+    before = {name: parameter.shape for name, parameter in empty(old).named_parameters()}
     planned: dict[str, Tensor] = {}
     wrong: list[str] = []
     for name, parameter in model.named_parameters():
@@ -213,11 +265,14 @@ def fit(contents: Contents, path: Path, model: ViT, *, new_head: bool) -> Loaded
             report.replaced.append(name)
         elif tensor is None:
             report.missing.append(name)
-        elif name == "position.table" and tensor.shape != (1, old.pool.num_prefix + old.grid.cells, old.width):
-            wrong.append(f"'{name}' has shape {list(tensor.shape)}")
-        elif name == "position.table" and old.grid != new.grid:
-            planned[name] = resize_table(tensor, new.pool.num_prefix, old.grid, new.grid)
-            report.resized.append(f"{name} {old.grid} -> {new.grid}")
+        elif name in before and tensor.shape != before[name]:
+            wrong.append(f"'{name}' has shape {list(tensor.shape)}, not {list(before[name])}")
+        elif old.image_size != new.image_size and (resized := resize(name, tensor, old, new)) is not None:
+            planned[name] = resized
+            if resized is tensor:
+                report.matched.append(name)
+            else:
+                report.resized.append(f"{name} {_extent(old)} -> {_extent(new)}")
         elif tensor.shape != parameter.shape:
             wrong.append(f"'{name}' has shape {list(tensor.shape)}, not {list(parameter.shape)}")
         else:
@@ -233,8 +288,17 @@ def fit(contents: Contents, path: Path, model: ViT, *, new_head: bool) -> Loaded
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         remedy = "give weights of such a model, or choose the model that fits them"
         raise WeightsError(path, f"does not fit the model: {'; '.join(wrong[:3])}{more}", remedy)
-    initialise(model, vit_table(new.head_bias), seed=0)
+    initialise(model, initialisers(new), seed=0)
     for name, tensor in planned.items():
         model.get_parameter(name).copy_(tensor)
     say_remainder(new)
     return Loaded(model, report)
+
+
+def _head_inputs(settings: AnySettings) -> tuple[int | None, int | None]:
+    """Return what a head must have in common with another to be kept: its classes, and the layer before it."""
+    return settings.num_classes, settings.representation_dim if isinstance(settings, ViTSettings) else None
+
+
+def _extent(settings: AnySettings) -> Grid | Size:
+    return settings.grid if isinstance(settings, ViTSettings) else settings.image_size

@@ -7,7 +7,7 @@ Kernels are [in, out] (convolutions [height, width, in, out]); ours are [out, in
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import ClassToken, Mean
+from vitlab.nn.stem import ResNetStem, Stem
 
+CONVOLUTIONS = ("conv.weight", "conv1.weight", "conv2.weight", "conv3.weight", "conv_proj.weight")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -48,10 +50,12 @@ def is_official(names: Iterable[str]) -> bool:
 def name_table(settings: ViTSettings, block: BlockNames = RELEASED) -> dict[str, str]:
     """Return our parameter names mapped to the file's for a model of `settings`."""
     table = {
-        **_pair("stem.projection", "embedding", "kernel"),
+        **_pair(_embedding(settings), "embedding", "kernel"),
         "position.table": "Transformer/posembed_input/pos_embedding",
         **_pair("encoder.norm", "Transformer/encoder_norm", "scale"),
     }
+    if isinstance(settings.stem, ResNetStem):
+        table |= post_activation_table(settings.stem.depths, "stem.")
     if isinstance(settings.pool, ClassToken):
         table["class_token"] = "cls"
     if settings.representation_dim:
@@ -66,6 +70,19 @@ def name_table(settings: ViTSettings, block: BlockNames = RELEASED) -> dict[str,
             table |= _pair(f"{ours}.attention.{part}", f"{theirs}/{block.attention}/{part}", "kernel")
         table |= _pair(f"{ours}.mlp.hidden", f"{theirs}/{block.mlp}/Dense_0", "kernel")
         table |= _pair(f"{ours}.mlp.out", f"{theirs}/{block.mlp}/Dense_1", "kernel")
+    return table
+
+
+def post_activation_table(depths: Sequence[int], prefix: str = "") -> dict[str, str]:
+    """Return the names of a post-activation ResNet's parameters, ours behind `prefix`, mapped to the file's."""
+    table = {f"{prefix}root.conv.weight": "conv_root/kernel", **_pair(f"{prefix}root.norm", "gn_root", "scale")}
+    for stage, depth in enumerate(depths):
+        for unit in range(depth):
+            ours, theirs = f"{prefix}stages.{stage}.{unit}", f"block{stage + 1}/unit{unit + 1}"
+            parts = ("1", "2", "3", "_proj") if unit == 0 else ("1", "2", "3")
+            for part in parts:
+                table[f"{ours}.conv{part}.weight"] = f"{theirs}/conv{part}/kernel"
+                table |= _pair(f"{ours}.norm{part}", f"{theirs}/gn{part}", "scale")
     return table
 
 
@@ -96,15 +113,15 @@ def settings_of(path: Path, shapes: Shapes, trained_size: Size | None = None) ->
         representation_dim = representation[1] if representation else None
     except (KeyError, ValueError, IndexError) as error:
         raise WeightsError(path, f"is not a complete ViT ({error})", "get the file again") from None
-    if channels != 3:
+    if shapes.get("conv_root/kernel", (0, 0, channels, 0))[2] != 3:
         raise WeightsError(path, f"is for images of {channels} channels", "only RGB models can be read")
     layers = {int(match[1]) for name in shapes if (match := re.match(r"Transformer/encoderblock_(\d+)/", name))}
     pool = ClassToken() if "cls" in shapes else Mean()
-    patch = Size(height, width_of_patch)
-    grid = _grid(path, rows - pool.num_prefix, patch, trained_size)
+    stem = _stem(shapes, Size(height, width_of_patch))
+    grid = _grid(path, rows - pool.num_prefix, stem, trained_size)
     return ViTSettings(
-        image_size=trained_size or Size(grid.rows * patch.height, grid.columns * patch.width),
-        stem=Patches(patch_size=patch),
+        image_size=trained_size or Size(grid.rows * stem.cell.height, grid.columns * stem.cell.width),
+        stem=stem,
         width=width,
         depth=len(layers),
         num_heads=num_heads,
@@ -115,11 +132,29 @@ def settings_of(path: Path, shapes: Shapes, trained_size: Size | None = None) ->
     )
 
 
+def _stem(shapes: Shapes, patch: Size) -> Stem:
+    """Return the stem that the arrays are for: patches, or a ResNet with as many stages and units as there are."""
+    if "conv_root/kernel" not in shapes:
+        return Patches(patch_size=patch)
+    found = {
+        (int(match[1]), int(match[2])) for name in shapes if (match := re.match(r"block(\d+)/unit(\d+)/conv1/", name))
+    }
+    stages = sorted({stage for stage, _ in found})
+    depths = tuple(sum(stage == wanted for stage, _ in found) for wanted in stages)
+    return ResNetStem(depths=depths, root_width=shapes["conv_root/kernel"][-1], patch_size=patch)
+
+
+def _embedding(settings: ViTSettings) -> str:
+    return "stem.embedding.projection" if isinstance(settings.stem, ResNetStem) else "stem.projection"
+
+
 def file_shape(name: str, settings: ViTSettings, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape that our parameter `name` of `shape` has in the file."""
     heads = settings.num_heads
     per_head = settings.width // heads
-    if name == "stem.projection.weight":
+    if name.startswith("stem.") and len(shape) == 4:
+        return (*shape[2:], shape[1], shape[0])
+    if name == f"{_embedding(settings)}.weight":
         patch = settings.stem.patch_size
         return (patch.height, patch.width, shape[1] // (patch.height * patch.width), shape[0])
     if re.search(r"attention\.(query|key|value)\.", name):
@@ -132,7 +167,7 @@ def file_shape(name: str, settings: ViTSettings, shape: tuple[int, ...]) -> tupl
 def to_ours(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> Tensor:
     """Return a file's array as our parameter `name` of `shape`, in float32."""
     values = np.ascontiguousarray(array, np.float32)
-    if name == "stem.projection.weight":
+    if values.ndim == 4 and name.endswith(("projection.weight", *CONVOLUTIONS)):
         values = values.transpose(3, 2, 0, 1).reshape(shape)
     elif len(shape) == 2:
         values = values.reshape(shape[::-1]).T
@@ -143,7 +178,7 @@ def to_official(name: str, tensor: Tensor, settings: ViTSettings) -> NDArray[np.
     """Return our parameter as the file's array: the inverse of `to_ours`."""
     shape = file_shape(name, settings, tuple(tensor.shape))
     values: NDArray[np.float32] = tensor.detach().float().cpu().numpy()
-    if name == "stem.projection.weight":
+    if len(shape) == 4:
         height, width, channels, dim = shape
         return np.ascontiguousarray(values.reshape(dim, channels, height, width).transpose(2, 3, 1, 0))
     return np.ascontiguousarray((values.T if values.ndim == 2 else values).reshape(shape))
@@ -153,9 +188,9 @@ def _pair(ours: str, theirs: str, weight: str) -> dict[str, str]:
     return {f"{ours}.weight": f"{theirs}/{weight}", f"{ours}.bias": f"{theirs}/bias"}
 
 
-def _grid(path: Path, cells: int, patch: Size, trained_size: Size | None) -> Grid:
+def _grid(path: Path, cells: int, stem: Stem, trained_size: Size | None) -> Grid:
     if trained_size is not None:
-        grid = Grid(trained_size.height // patch.height, trained_size.width // patch.width)
+        grid = stem.grid(trained_size)
         if grid.cells != cells:
             raise WeightsError(
                 path, f"has {cells} positions, not the {grid} of {trained_size} pixels", "check trained_size"

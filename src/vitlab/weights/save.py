@@ -9,7 +9,7 @@ from pydantic import model_validator
 from vitlab.config import Settings, to_json
 from vitlab.data.preprocess import ImageSpec
 from vitlab.files import write_atomic
-from vitlab.models.vit import ViT, ViTSettings
+from vitlab.models.classifier import Classifier, ModelSettings
 
 HEADER = "vitlab"
 """The one field of the file's metadata: safetensors writes several fields in no fixed order."""
@@ -18,7 +18,7 @@ HEADER = "vitlab"
 class Header(Settings):
     """What a weights file says of itself: the model, the preparation of its images, and the class names if it has any."""
 
-    settings: ViTSettings
+    settings: ModelSettings
     image_spec: ImageSpec
     classes: tuple[str, ...]
 
@@ -29,13 +29,13 @@ class Header(Settings):
         return self
 
 
-def to_bytes(model: ViT) -> bytes:
+def to_bytes(model: Classifier) -> bytes:
     """Return the bytes of a weights file; the same weights give the same bytes."""
     header = Header(settings=model.settings, image_spec=model.image_spec, classes=model.classes)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
     return safetensors.torch.save(tensors, {HEADER: json.dumps(to_json(header), ensure_ascii=False)})
 
 
-def save(model: ViT, path: str | Path) -> None:
+def save(model: Classifier, path: str | Path) -> None:
     """Write `model` to `path` with everything needed to use it; the name appears only when the file is complete."""
     write_atomic(Path(path), to_bytes(model))

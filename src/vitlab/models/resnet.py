@@ -1,0 +1,122 @@
+"""The ResNets that the paper compares with: BiT, its post-activation form, and AxialResNet (section 4.1, appendix D.6)."""
+
+from typing import Annotated, Literal
+
+from jaxtyping import Float
+from pydantic import Field, PositiveInt, field_validator, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vitlab.config import Settings
+from vitlab.data.preprocess import ImageSpec
+from vitlab.nn.axial_resnet import AxialAttention, resize_relative
+from vitlab.nn.grid import Size, SizeField
+from vitlab.nn.resnet import (
+    PostActivation,
+    PreActivation,
+    Root,
+    feature_size,
+    floats_per_image,
+    norm,
+    output_channels,
+    stages,
+    stride_of,
+)
+
+CHANNELS = 3
+
+
+class ResNetSettings(Settings):
+    """Everything that builds a ResNet with GroupNorm and standardised convolutions; the defaults are BiT-R50x1 at 224 px.
+
+    `depths` are the units of each stage; `root_width` is the channels of the first convolution, 64 times the "x2" of a name. The
+    released BiT models are of the kind PreActivation. `num_classes=None` leaves out the head.
+    """
+
+    type: Literal["ResNet"] = "ResNet"
+    image_size: SizeField = Size(224, 224)
+    depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=5)] = (3, 4, 6, 3)
+    root_width: PositiveInt = 64
+    unit: Annotated[PreActivation | PostActivation | AxialAttention, Field(discriminator="type")] = PreActivation()
+    num_classes: PositiveInt | None = 1000
+    head_bias: float = 0.0
+
+    @field_validator("root_width")
+    @classmethod
+    def _groups(cls, width: int) -> int:
+        if width % 32:
+            raise ValueError(f"a root of {width} channels has no 32 groups; use {max(32, round(width / 32) * 32)}")
+        return width
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ResNetSettings":
+        stride = stride_of(self.depths)
+        if min(self.image_size) < stride:
+            raise ValueError(f"an image of {self.image_size} pixels is smaller than the stride of the model, {stride}")
+        if isinstance(self.unit, AxialAttention) and self.root_width % (2 * self.unit.num_heads):
+            raise ValueError(
+                f"a root of {self.root_width} channels does not divide into {self.unit.num_heads} heads; use 8"
+            )
+        return self
+
+    def describe(self) -> str:
+        """Return the dimensions in a line."""
+        return f"{3 * sum(self.depths) + 2} layers, root width {self.root_width}, image {self.image_size}"
+
+    @property
+    def num_layers(self) -> int:
+        """How many units lie on each other."""
+        return sum(self.depths)
+
+    @property
+    def floats_per_image(self) -> int:
+        """About how many numbers a training step keeps for each image, for the backward pass."""
+        return floats_per_image(self.depths, self.root_width, self.image_size)
+
+
+class ResNet(nn.Module):
+    """A ResNet: root, stages, mean over positions, head.
+
+    The constructor leaves parameters unwritten; `build` initialises them and `vitlab.load` reads them from a file.
+    """
+
+    def __init__(
+        self, settings: ResNetSettings, image_spec: ImageSpec | None = None, classes: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__()
+        s = settings
+        self.settings = s
+        self.image_spec = image_spec or ImageSpec(height=s.image_size.height, width=s.image_size.width)
+        self.classes = classes
+        self.root = Root(CHANNELS, s.root_width, s.unit.style, activated=s.unit.activated_root)
+        self.stages = stages(s.unit.make, s.depths, s.root_width, s.image_size)
+        features = output_channels(s.depths, s.root_width)
+        self.norm = None if s.unit.activated_root else norm(features, s.unit.style)
+        self.head = nn.Linear(features, s.num_classes) if s.num_classes else nn.Identity()
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Return the logits of `images`, which are in the value range of `image_spec` (features where there is no head)."""
+        return self.head(self.features(images))
+
+    def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b r"]:
+        """Return what the head reads: the mean of the last feature map over its positions."""
+        return self.feature_map(images).mean(dim=(2, 3))
+
+    def feature_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b r p q"]:
+        """Return the output of the last stage, after the norm and the ReLU that the pre-activation form has there."""
+        x = self.root(images)
+        for stage in self.stages:
+            x = stage(x)
+        return x if self.norm is None else functional.relu(self.norm(x))
+
+
+def resize(name: str, values: Tensor, new: ResNetSettings) -> Tensor | None:
+    """Return the parameter `name` for the image size of `new`, None when it does not depend on the size."""
+    if not name.endswith(".relative"):
+        return None
+    _, stage, unit, axis, _ = name.split(".")
+    before = int(stage) - (
+        1 if unit == "0" and stage != "0" else 0
+    )  # a stage halves the size behind its first attention
+    size = feature_size(new.image_size, new.depths[: before + 1])
+    return resize_relative(values, size.height if axis == "rows" else size.width)
