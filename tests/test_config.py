@@ -18,9 +18,10 @@ from vitlab.models.vit import ViTSettings
 from vitlab.nn.pooling import ClassToken, Mean
 from vitlab.studies.recipe import Origin, RunSettings
 from vitlab.train.config import TrainSettings
+from vitlab.train.masked import MaskedPatches
 from vitlab.train.objective import Sigmoid, Softmax
 from vitlab.train.optimizer import SGD, Adam
-from vitlab.train.schedule import Cosine, Linear
+from vitlab.train.schedule import Cosine, Linear, Staircase
 
 TRAIN = TrainSettings(steps=100, optimizer=Adam(beta1=0.8), schedule=Cosine(warmup_steps=5))
 
@@ -37,8 +38,12 @@ sources = st.one_of(
 optimizers = st.builds(Adam, beta1=fractions, eps=positive, decay=st.sampled_from(["kernels", "all"])) | st.builds(
     SGD, momentum=fractions, weight_decay=st.floats(0, 10)
 )
-schedules = st.builds(Cosine, warmup_steps=counts) | st.builds(Linear, warmup_steps=counts, end=st.floats(0, 1))
-objectives = st.builds(Softmax, label_smoothing=fractions) | st.builds(Sigmoid, label_smoothing=st.floats(0, 0.4))
+schedules = st.builds(Cosine, warmup_steps=counts) | (
+    st.builds(Linear, warmup_steps=counts, end=st.floats(0, 1)) | st.builds(Staircase, warmup_steps=counts)
+)
+objectives = st.builds(Softmax, label_smoothing=fractions) | (
+    st.builds(Sigmoid, label_smoothing=st.floats(0, 0.4)) | st.builds(MaskedPatches, corrupted=st.floats(0.1, 1))
+)
 trainings = st.builds(
     TrainSettings, steps=counts, batch_size=counts, lr=positive, optimizer=optimizers, schedule=schedules,
     clip_norm=st.none() | positive, objective=objectives, eval_every=st.none() | counts,

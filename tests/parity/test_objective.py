@@ -66,7 +66,7 @@ def test_clipping_is_that_of_optax(golden, agree):
         model = nn.ParameterList(nn.Parameter(torch.zeros(array.shape)) for array in gradients.values())
         for parameter, array in zip(model, gradients.values(), strict=True):
             parameter.grad = torch.from_numpy(array.copy())
-        norm = clip_by_global_norm(model, float(limit))
+        norm = clip_by_global_norm(model.parameters(), float(limit))
         agree(case.name, norm, arrays["global_norm"], **case.tolerance)
         for parameter, name in zip(model, gradients, strict=True):
             agree(case.name, parameter.grad, arrays[f"clipped{index}:{name}"], **case.tolerance)
@@ -76,6 +76,6 @@ def test_without_a_limit_the_gradient_stays_and_its_norm_is_returned(golden):
     gradient = torch.from_numpy(golden("optim/clip").arrays("npz")["grad:a/kernel"].copy())
     model = nn.Linear(7, 5, bias=False)
     model.weight.grad = gradient.clone()
-    norm = clip_by_global_norm(model, None)
+    norm = clip_by_global_norm(model.parameters(), None)
     assert float(norm) == pytest.approx(float(np.linalg.norm(gradient.numpy())), rel=1e-6)
     assert torch.equal(model.weight.grad, gradient)

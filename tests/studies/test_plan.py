@@ -7,7 +7,10 @@ from vitlab.data.digits import Digits
 from vitlab.data.fractals import Fractals
 from vitlab.errors import SettingsError
 from vitlab.models.catalog import build_named
+from vitlab.models.classifier import build
+from vitlab.models.resnet import ResNetSettings
 from vitlab.studies.plan import Asked, choose_device, evaluation_source, plan_finetune, plan_pretrain
+from vitlab.train.masked import MaskedPatches
 from vitlab.weights.save import save
 
 ON_CPU = {"device": "cpu"}
@@ -47,6 +50,39 @@ def test_epochs_are_passes_over_the_training_side():
 def test_pretraining_keeps_the_layer_before_the_head():
     model = plan_pretrain(Asked(data="digits", model="Mini/4", image_size=16, **ON_CPU)).settings.model
     assert model.representation_dim == model.width
+
+
+def test_masked_pretraining_has_no_head_and_no_layer_before_it():
+    settings = plan_pretrain(Asked(data="digits", model="Mini/4", recipe="masked", image_size=16, **ON_CPU)).settings
+    assert (settings.recipe, settings.model.num_classes, settings.model.representation_dim) == ("masked", None, None)
+    assert settings.train.objective == MaskedPatches() and settings.train.lr == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"changes": ("train.objective=MaskedPatches",)}, "no use for a head"),
+        ({"recipe": "masked", "model": "BiT-R50x1"}, "needs patches to mask"),
+    ],
+)
+def test_masking_what_cannot_be_masked_is_refused_before_anything_is_made(asked, words):
+    with pytest.raises(SettingsError, match=words):
+        plan_pretrain(Asked(data="digits", image_size=32, **asked, **ON_CPU))
+
+
+def test_a_resnet_is_fine_tuned_by_the_rule_of_its_own_paper_unless_asked_otherwise(tmp_path):
+    shape = ResNetSettings(image_size=(32, 32), depths=(1,), root_width=32, num_classes=7)
+    save(build(shape), tmp_path / "model.safetensors")
+    asked = Asked(data="digits", weights=tmp_path, **ON_CPU)
+    by_rule, by_paper = plan_finetune(asked).settings, plan_finetune(replace(asked, recipe="transfer")).settings
+    assert (by_rule.recipe, tuple(by_rule.model.image_size), by_rule.train.steps) == ("bit", (128, 128), 500)
+    assert by_rule.train.schedule.boundaries == (200, 300, 400)
+    assert (by_paper.recipe, tuple(by_paper.model.image_size)) == ("transfer", (32, 32))
+
+
+def test_a_recipe_for_weights_without_weights_is_refused():
+    with pytest.raises(SettingsError, match="--recipe: bit starts from weights"):
+        plan_finetune(Asked(data="digits", recipe="bit", **ON_CPU))
 
 
 def test_weights_bring_their_model_and_their_preparation(tmp_path):

@@ -25,7 +25,7 @@ def decayed(optimizer, model):
 @pytest.mark.parametrize("kind", [Adam, SGD])
 def test_kernels_decay_and_biases_norms_class_token_and_positions_do_not(make_state, kind):
     model = make_state().model
-    found = decayed(build_optimizer(kind(weight_decay=0.25), model), model)
+    found = decayed(build_optimizer(kind(weight_decay=0.25), model.named_parameters()), model)
     assert set(found) >= KERNELS and set(found.values()) == {0.25}
     assert all(name.endswith(".weight") and "norm" not in name for name in found)
     assert not {"class_token", "position.table", "head.bias"} & set(found)
@@ -34,14 +34,14 @@ def test_kernels_decay_and_biases_norms_class_token_and_positions_do_not(make_st
 @pytest.mark.parametrize("kind", [Adam, SGD])
 def test_all_decays_everything(make_state, kind):
     model = make_state().model
-    found = decayed(build_optimizer(kind(weight_decay=0.25, decay="all"), model), model)
+    found = decayed(build_optimizer(kind(weight_decay=0.25, decay="all"), model.named_parameters()), model)
     assert set(found) == {name for name, _ in model.named_parameters()}
 
 
 @pytest.mark.parametrize("kind", [Adam, SGD])
 def test_no_decay_means_none(make_state, kind):
     model = make_state().model
-    assert decayed(build_optimizer(kind(weight_decay=0.0), model), model) == {}
+    assert decayed(build_optimizer(kind(weight_decay=0.0), model.named_parameters()), model) == {}
 
 
 def update(settings, value, gradients, rate):
@@ -49,7 +49,7 @@ def update(settings, value, gradients, rate):
     model = nn.Sequential(nn.Linear(1, 1, bias=False, dtype=torch.float64))
     weight = model.get_parameter("0.weight")
     nn.init.constant_(weight, value)
-    optimizer = build_optimizer(settings, model)
+    optimizer = build_optimizer(settings, model.named_parameters())
     for gradient in gradients:
         weight.grad = torch.full_like(weight, gradient)
         for group in optimizer.param_groups:
@@ -85,7 +85,7 @@ def with_gradients(values):
 
 def test_clipping_scales_by_exactly_the_limit_over_the_norm():
     model = with_gradients([[3.0, 0.0], [0.0, 4.0]])
-    assert clip_by_global_norm(model, 1.0).item() == 5.0
+    assert clip_by_global_norm(model.parameters(), 1.0).item() == 5.0
     factor = torch.tensor(1.0) / torch.tensor(5.0)
     assert torch.equal(model[0].grad, torch.tensor([3.0, 0.0]) * factor)
     assert torch.equal(model[1].grad, torch.tensor([0.0, 4.0]) * factor)
@@ -94,20 +94,20 @@ def test_clipping_scales_by_exactly_the_limit_over_the_norm():
 @pytest.mark.parametrize("limit", [None, 5.0, 6.0])
 def test_gradients_within_the_limit_are_left_as_they_are(limit):
     model = with_gradients([[3.0, 0.0], [0.0, 4.0]])
-    assert clip_by_global_norm(model, limit).item() == 5.0
+    assert clip_by_global_norm(model.parameters(), limit).item() == 5.0
     assert model[0].grad.tolist() == [3.0, 0.0] and model[1].grad.tolist() == [0.0, 4.0]
 
 
 def test_gradients_of_zero_stay_zero():
     model = with_gradients([[0.0, 0.0]])
-    assert clip_by_global_norm(model, 1.0).item() == 0.0
+    assert clip_by_global_norm(model.parameters(), 1.0).item() == 0.0
     assert model[0].grad.tolist() == [0.0, 0.0]
 
 
 def test_parameters_without_a_gradient_are_passed_over():
     model = with_gradients([[3.0], [4.0]])
     model[0].grad = None
-    assert clip_by_global_norm(model, 1.0).item() == 4.0
+    assert clip_by_global_norm(model.parameters(), 1.0).item() == 4.0
     assert model[0].grad is None and model[1].grad.tolist() == [1.0]
 
 
@@ -115,6 +115,6 @@ def test_parameters_without_a_gradient_are_passed_over():
 @given(st.lists(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=5), min_size=1), st.floats(0.01, 100))
 def test_the_norm_after_clipping_is_the_smaller_of_norm_and_limit(values, limit):
     model = with_gradients(values)
-    before = clip_by_global_norm(model, limit).item()
+    before = clip_by_global_norm(model.parameters(), limit).item()
     after = torch.cat([parameter.grad for parameter in model]).double().norm().item()
     assert after == pytest.approx(min(before, limit), rel=1e-5, abs=1e-30)

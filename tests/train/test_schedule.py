@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitlab.train.config import TrainSettings
-from vitlab.train.schedule import Cosine, Linear
+from vitlab.train.schedule import Cosine, Linear, Staircase
 
 lengths = st.tuples(st.integers(1, 10**5), st.integers(0, 10**5)).map(lambda pair: (pair[0] + pair[1], pair[1]))
 
@@ -20,7 +20,14 @@ def test_linear_climbs_to_the_base_rate_then_falls_in_a_line_to_the_end_rate(ste
     assert Linear(warmup_steps=10, end=0.1).rate(step, 110, 0.3) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", [Cosine, Linear])
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.0), (5, 0.15), (10, 0.3), (20, 0.3), (21, 0.03), (40, 0.03), (41, 0.003), (99, 0.003)]
+)
+def test_staircase_climbs_to_the_base_rate_and_falls_by_a_factor_after_each_boundary(step, expected):
+    assert Staircase(warmup_steps=10, boundaries=(20, 40)).rate(step, 100, 0.3) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [Cosine, Linear, Staircase])
 def test_without_warm_up_the_first_update_has_the_base_rate(kind):
     assert kind().rate(0, 100, 0.3) == pytest.approx(0.3)
 

@@ -14,6 +14,20 @@ class OnBadImage(StrEnum):
     SKIP = "skip"
 
 
+class TransferRecipe(StrEnum):
+    """How weights are fine-tuned."""
+
+    TRANSFER = "transfer"
+    BIT = "bit"
+
+
+class PretrainingRecipe(StrEnum):
+    """What is learned from images."""
+
+    PRETRAIN = "pretrain"
+    MASKED = "masked"
+
+
 Data = Annotated[
     str | None,
     typer.Argument(
@@ -26,6 +40,14 @@ Out = Annotated[Path | None, typer.Option(help="The run folder; it must not exis
 Model = Annotated[str | None, typer.Option(help="A size and a patch size: Mini/4, S/16, B/32 (see `vitlab models`).")]
 Weights = Annotated[
     Path | None, typer.Option(help="Start from these weights: a released .npz, a .safetensors, or a run folder.")
+]
+Transfer = Annotated[
+    TransferRecipe | None,
+    typer.Option("--recipe", help="The paper's, or BiT-HyperRule. Default: that of the model's own paper."),
+]
+Pretraining = Annotated[
+    PretrainingRecipe | None,
+    typer.Option("--recipe", help="From labels (the default), or by masked patch prediction, without them."),
 ]
 ImageSize = Annotated[str | None, typer.Option(help="Pixels: 224, or 384x640 (height x width).")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Updates to make.")]

@@ -7,6 +7,7 @@ from vitlab.cli.training import train
 def pretrain(
     data: options.Data = None,
     model: options.Model = None,
+    recipe: options.Pretraining = None,
     out: options.Out = None,
     eval_data: options.EvalData = None,
     image_size: options.ImageSize = None,
@@ -34,6 +35,7 @@ def pretrain(
         data=data,
         eval_data=eval_data,
         model=model,
+        recipe=recipe.value if recipe else None,
         image_size=options.parse_size(image_size),
         steps=steps,
         epochs=epochs,

@@ -98,8 +98,10 @@ def _finish(result: "RunResult", differences: list[str], say: Callable[[str], No
             f"{name}: top-1 {100 * predictions.top(1):.1f} % on {len(predictions.labels):,} images "
             f"(95 % interval {100 * low:.1f}–{100 * high:.1f}), top-5 {100 * predictions.top(5):.1f} %"
         )
-    if not result.predictions:
-        return
+    if not result.sources:
+        return  # it was finished before
+    for name in result.sources if not result.predictions else ():
+        say(f"{name}: loss {result.metrics[f'{name}/loss']:.3f}")
     command = "vitlab " + shlex.join(sys.argv[1:])
     page = write_report(result.path, result.model, evaluation, differences, command)
     say(f"model    {result.path / 'model.safetensors'}")

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from vitlab.config import Settings
@@ -41,7 +41,7 @@ class Patches(Settings):
         return PatchEmbedding(self, channels, width)
 
 
-def to_patches(images: Float[Tensor, "b c h w"], patch: Size) -> Float[Tensor, "b n p"]:
+def to_patches(images: Shaped[Tensor, "b c h w"], patch: Size) -> Shaped[Tensor, "b n p"]:
     """Cut `images` into whole patches in raster order; each is flattened as (channel, row, column), p = c · height · width."""
     b, c, h, w = images.shape
     grid = grid_of(Size(h, w), patch)

@@ -17,8 +17,11 @@ from vitlab.errors import DataError, ImageError, SettingsError
 from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import AnySettings
 from vitlab.models.resnet import ResNetSettings
+from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Size, as_size
 from vitlab.studies.recipe import (
+    MASKED,
+    MASKED_SMALL,
     PRETRAIN,
     PRETRAIN_SMALL,
     SCRATCH,
@@ -26,10 +29,14 @@ from vitlab.studies.recipe import (
     Origin,
     Recipe,
     RunSettings,
+    hyperrule,
+    hyperrule_size,
     micro_batch_for,
     steps_for,
 )
 from vitlab.train.config import TrainSettings
+from vitlab.train.masked import MaskedPatches
+from vitlab.train.objective import build_task
 from vitlab.weights.load import adapt, find, read
 
 SMALL_PIXELS = 40
@@ -48,6 +55,7 @@ class Asked:
     eval_data: str | None = None
     weights: Path | None = None
     model: str | None = None
+    recipe: Literal["transfer", "bit", "pretrain", "masked"] | None = None
     image_size: int | tuple[int, int] | None = None
     steps: int | None = None
     epochs: float | None = None
@@ -76,7 +84,8 @@ class Plan:
     def advice(self) -> str | None:
         """What a person should know before so little is learnt from so few images; None when there is nothing to say."""
         each = len(self.train) // len(self.train.classes)
-        if self.settings.weights is not None or each >= FEW:
+        unlabelled = isinstance(self.settings.train.objective, MaskedPatches)
+        if unlabelled or self.settings.weights is not None or each >= FEW:
             return None
         return (
             f"{each:,} images a class are few for a ViT from fresh weights; pre-trained --weights usually do far better"
@@ -91,13 +100,15 @@ def plan_finetune(asked: Asked) -> Plan:
     """
     opened = _open(asked)
     if asked.weights is None:
-        model = _named_model(asked, opened.train, representation=False)
+        if asked.recipe is not None:
+            raise SettingsError("--recipe", f"{asked.recipe} starts from weights", "give --weights, or leave it out")
+        model = _named_model(asked, opened.train)
         return _resolve(SCRATCH, asked, opened, model, ImageSpec())
     if asked.model is not None:
         raise SettingsError("--model", "contradicts --weights, which say what the model is", "give one of the two")
     file = find(asked.weights)
     contents = read(file)
-    size = as_size(asked.image_size) if asked.image_size else contents.settings.image_size
+    recipe, size = _transfer(asked, opened.train, contents.settings)
     keep_head = contents.classes == opened.train.classes
     model = adapt(
         contents.settings,
@@ -108,19 +119,37 @@ def plan_finetune(asked: Asked) -> Plan:
         keep_representation=keep_head,
     )
     origin = Origin(path=str(file.resolve()), sha256=files.sha256(file))
-    return _resolve(TRANSFER, asked, opened, model, contents.image_spec, origin)
+    return _resolve(recipe, asked, opened, model, contents.image_spec, origin)
+
+
+def _transfer(asked: Asked, source: AnySource, settings: AnySettings) -> tuple[Recipe, Size]:
+    """Return how to fine-tune weights, and at which size: ResNets by BiT's rule, ViTs by the paper's, unless asked otherwise."""
+    asked_size = as_size(asked.image_size) if asked.image_size else None
+    name = asked.recipe or ("bit" if isinstance(settings, ResNetSettings) else "transfer")
+    if name == "transfer":
+        return TRANSFER, asked_size or settings.image_size
+    height, width = _first_size(source) or (SMALL_PIXELS, SMALL_PIXELS)
+    side = hyperrule_size(height * width)
+    return hyperrule(len(source), height * width), asked_size or Size(side, side)
 
 
 def plan_pretrain(asked: Asked) -> Plan:
     """Return the run that trains a named model from fresh weights, with the representation layer that pre-training has.
 
+    The recipe "masked" leaves the labels alone: its model has neither that layer nor a head.
+
     Raises:
         RequestError: the data, model or settings cannot be used.
     """
     opened = _open(asked)
-    model = _named_model(asked, opened.train, representation=True)
-    recipe = PRETRAIN_SMALL if max(model.image_size) <= SMALL_SIZE else PRETRAIN
-    return _resolve(recipe, asked, opened, model, ImageSpec())
+    model = _named_model(asked, opened.train)
+    small = max(model.image_size) <= SMALL_SIZE
+    if asked.recipe == "masked":
+        headless = model.model_copy(update={"num_classes": None})
+        return _resolve(MASKED_SMALL if small else MASKED, asked, opened, headless, ImageSpec())
+    if isinstance(model, ViTSettings):
+        model = model.model_copy(update={"representation_dim": model.width})
+    return _resolve(PRETRAIN_SMALL if small else PRETRAIN, asked, opened, model, ImageSpec())
 
 
 def choose_device(name: str) -> torch.device:
@@ -166,26 +195,28 @@ def _open(asked: Asked) -> _Sources:
     return _Sources(opened.whole or opened.train, {"eval": evaluation_source(asked.eval_data)})
 
 
-def _named_model(asked: Asked, source: AnySource, *, representation: bool) -> AnySettings:
+def _named_model(asked: Asked, source: AnySource) -> AnySettings:
     small_name, small_size = _defaults_for(source)
     name = asked.model or small_name
     size = asked.image_size or (small_size if "Mini" in name else 224)
-    settings = settings_for(name, len(source.classes), size)
-    if isinstance(settings, ResNetSettings):
-        return settings  # it has no such layer
-    return settings.model_copy(update={"representation_dim": settings.width if representation else None})
+    return settings_for(name, len(source.classes), size)
 
 
 def _defaults_for(source: AnySource) -> tuple[str, int]:
     """Return the model and image size for training from scratch on images like the first that can be read."""
+    longest = max(_first_size(source) or (SMALL_PIXELS + 1, 0))
+    return ("Mini/4", max(28, longest // 4 * 4)) if longest <= SMALL_PIXELS else ("Mini/8", 48)
+
+
+def _first_size(source: AnySource) -> tuple[int, int] | None:
+    """Return the height and width of the first image that can be read, None when none of the first ten can."""
     for index in range(min(len(source), 10)):
         try:
             height, width = pixels_of(source.read(index)).shape[:2]
         except ImageError:
             continue  # training names every bad image, or skips them where that was asked for
-        longest = max(height, width)
-        return ("Mini/4", max(28, longest // 4 * 4)) if longest <= SMALL_PIXELS else ("Mini/8", 48)
-    return "Mini/8", 48
+        return height, width
+    return None
 
 
 def _resolve(
@@ -244,10 +275,17 @@ def _workers(asked: Asked, source: AnySource) -> int:
 
 def _check(settings: RunSettings, opened: _Sources) -> None:
     """Refuse overrides that would contradict the data or each other."""
-    if settings.model.num_classes != len(opened.train.classes):
+    masked = isinstance(settings.train.objective, MaskedPatches)
+    if masked and settings.model.num_classes is not None:
+        raise SettingsError(
+            "--set train.objective", "MaskedPatches has no use for a head", "use pretrain --recipe masked"
+        )
+    if not masked and settings.model.num_classes != len(opened.train.classes):
         raise SettingsError(
             "--set model.num_classes", f"the data have {len(opened.train.classes)} classes", "leave it to the data"
         )
+    with torch.device("meta"):
+        build_task(settings.train.objective, settings.model)
     spec_size = Size(settings.image_spec.height, settings.image_spec.width)
     if spec_size != settings.model.image_size:
         raise SettingsError(

@@ -16,6 +16,7 @@ from vitlab.evals.classify import Accuracy, Predictions, classify
 from vitlab.models.classifier import Classifier, build, empty
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
 from vitlab.train.loop import Watcher, train
+from vitlab.train.masked import MaskedLoss, MaskedTask
 from vitlab.train.run import RunFolder, describe_environment, read_metrics, refuse_taken
 from vitlab.train.state import TrainState
 from vitlab.weights.load import fit, load, read
@@ -126,10 +127,15 @@ def _finish(
         resumed(f"resuming at step {state.step} of {settings.train.steps}")
     if settings.tensorboard:
         run.open_tensorboard(state.step)
-    labels = class_indices(data.train.classes, model.classes, str(data.train))[data.train.labels]
+    labels = class_indices(data.train.classes, model.classes or data.train.classes, str(data.train))[data.train.labels]
     batches = TrainBatches(
         data.train, labels, settings.image_spec, settings.augment, settings.train.batch_size, settings.train.seed
     )
+    if isinstance(state.task, MaskedTask):
+        losses = {name: MaskedLoss(source, state.task, workers=settings.workers) for name, source in data.evals.items()}
+        train(state, batches, settings.train, run, losses, watcher, settings.workers)
+        run.save_model(model)
+        return _result(run.path, model, {}, data.evals)
     evaluators = {name: Accuracy(source, workers=settings.workers) for name, source in data.evals.items()}
     train(state, batches, settings.train, run, evaluators, watcher, settings.workers)
     run.save_model(model)
@@ -194,7 +200,7 @@ def _without_bad_images(source: Source, workers: int, bad: list[ImageError], say
 def _first_model(settings: RunSettings, source: Source, say: Say) -> Classifier:
     """Return the model before its first step, from the weights that the settings name, or fresh."""
     if settings.weights is None:
-        model = build(settings.model, settings.train.seed, source.classes)
+        model = build(settings.model, settings.train.seed, source.classes if settings.model.num_classes else ())
         model.image_spec = settings.image_spec
         return model
     check_origin(settings.weights)

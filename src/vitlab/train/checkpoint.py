@@ -6,6 +6,7 @@ A checkpoint is written into a draft folder, every file flushed, then the list o
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -26,7 +27,10 @@ KEEP = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds; `rejected` says which newer ones were damaged, and how."""
+    """What a checkpoint holds; `rejected` says which newer ones were damaged, and how.
+
+    The optimizer's file holds the parameters of the task too: the model's file is a model and nothing else.
+    """
 
     step: int
     metrics_bytes: int
@@ -46,9 +50,7 @@ def write(folder: Path, state: TrainState, metrics_bytes: int) -> Path:
     files.make_folder(draft)
     contents = {
         MODEL: to_bytes(state.model),
-        OPTIMIZER: safetensors.torch.save(
-            {name: t.detach().cpu().contiguous() for name, t in state.optimizer_tensors().items()}
-        ),
+        OPTIMIZER: _bytes({**state.optimizer_tensors(), **dict(state.task.named_parameters(prefix="task"))}),
         PROGRESS: json.dumps({"step": state.step, "metrics_bytes": metrics_bytes}).encode(),
     }
     for name, data in contents.items():
@@ -78,11 +80,13 @@ def read(folder: Path) -> Checkpoint | None:
             rejected.append(reason)
             continue
         progress = json.loads((path / PROGRESS).read_text())
+        tensors = safetensors.torch.load_file(path / OPTIMIZER)
+        task = {name: tensors.pop(name) for name in list(tensors) if "/" not in name}  # the optimizer's have a kind
         return Checkpoint(
             progress["step"],
             progress["metrics_bytes"],
-            safetensors.torch.load_file(path / MODEL),
-            safetensors.torch.load_file(path / OPTIMIZER),
+            safetensors.torch.load_file(path / MODEL) | task,
+            tensors,
             tuple(rejected),
         )
     if rejected:
@@ -90,6 +94,10 @@ def read(folder: Path) -> Checkpoint | None:
             folder, f"no checkpoint is whole ({'; '.join(rejected)})", "start again with another --out"
         )
     return None
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def problem(path: Path) -> str | None:

@@ -1,5 +1,6 @@
 """Optimizers: Adam with decoupled weight decay, SGD with momentum; clipping by the global norm."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
@@ -40,15 +41,18 @@ class SGD(Settings):
 OptimizerSettings = Adam | SGD
 
 
-def build_optimizer(settings: OptimizerSettings, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer of `settings` over the parameters of `model`; the step sets its learning rate."""
-    decayed = [p for name, p in model.named_parameters() if settings.decay == "all" or _is_kernel(name, p)]
+def build_optimizer(
+    settings: OptimizerSettings, parameters: Iterable[tuple[str, nn.Parameter]]
+) -> torch.optim.Optimizer:
+    """Return the optimizer of `settings` over named `parameters`; the step sets its learning rate."""
+    named = list(parameters)
+    decayed = [p for name, p in named if settings.decay == "all" or _is_kernel(name, p)]
     chosen = {id(parameter) for parameter in decayed}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    others = [parameter for _, parameter in named if id(parameter) not in chosen]
     groups = [
-        {"params": parameters, "weight_decay": decay}
-        for parameters, decay in ((decayed, settings.weight_decay), (others, 0.0))
-        if parameters
+        {"params": members, "weight_decay": decay}
+        for members, decay in ((decayed, settings.weight_decay), (others, 0.0))
+        if members
     ]
     match settings:
         case Adam():
@@ -60,12 +64,12 @@ def build_optimizer(settings: OptimizerSettings, model: nn.Module) -> torch.opti
 
 
 @torch.no_grad()
-def clip_by_global_norm(model: nn.Module, limit: float | None) -> Float[Tensor, ""]:
+def clip_by_global_norm(parameters: Iterable[nn.Parameter], limit: float | None) -> Float[Tensor, ""]:
     """Scale all gradients so that their joint norm is at most `limit`, and return the norm that they had.
 
     The factor is exactly limit / norm, as in the paper's code; torch's own function adds 1e-6 to the norm.
     """
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if limit is not None:
         factor = torch.where(norm < limit, torch.ones_like(norm), limit / norm)

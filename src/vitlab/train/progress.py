@@ -74,13 +74,12 @@ class Terminal:
             self._console.print(f"step {step}/{self._steps}  {shown}  {left:.0f} s left", highlight=False)
 
     def evaluated(self, step: int, values: Mapping[str, float]) -> None:
-        """Print the top-1 and loss of every evaluation."""
+        """Print the loss of every evaluation, and its top-1 where it has one."""
         for name, value in values.items():
-            if name.endswith("/top1") and not self._brief:
-                data = name.removesuffix("/top1")
-                self._console.print(
-                    f"step {step}: {data} top-1 {100 * value:.1f} %, loss {values[f'{data}/loss']:.3f}", highlight=False
-                )
+            if name.endswith("/loss") and not self._brief:
+                data = name.removesuffix("/loss")
+                top1 = f"top-1 {100 * values[f'{data}/top1']:.1f} %, " if f"{data}/top1" in values else ""
+                self._console.print(f"step {step}: {data} {top1}loss {value:.3f}", highlight=False)
 
     def saved(self, step: int, seconds: float) -> None:
         """Say nothing: checkpoints are the usual case."""

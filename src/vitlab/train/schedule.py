@@ -35,7 +35,25 @@ class Linear(Settings):
         return (self.end + (base - self.end) * (1.0 - progress)) * _warmup(step, self.warmup_steps)
 
 
-Schedule = Cosine | Linear
+class Staircase(Settings):
+    """The base rate after a linear warm-up, multiplied by `factor` after each of `boundaries`: BiT's fine-tuning."""
+
+    type: Literal["Staircase"] = "Staircase"
+    warmup_steps: Steps = 0
+    boundaries: tuple[Steps, ...] = (200, 300, 400)
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    def rate(self, step: int, steps: int, base: float) -> float:
+        """Return the learning rate of update `step` (from 0); a boundary's own step still has the rate before it."""
+        del steps
+        return (
+            base
+            * self.factor ** sum(boundary < step for boundary in self.boundaries)
+            * _warmup(step, self.warmup_steps)
+        )
+
+
+Schedule = Cosine | Linear | Staircase
 
 
 def _progress(step: int, steps: int, warmup: int) -> float:

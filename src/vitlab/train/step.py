@@ -28,7 +28,7 @@ def train_step(state: TrainState, batch: Batch, settings: TrainSettings) -> Step
     Raises:
         NonFiniteError: the loss or the gradient is not finite; the weights are those before this step.
     """
-    model, spec = state.model.train(), state.model.image_spec
+    model = state.model.train()
     device = next(model.parameters()).device
     batch = batch.to(device)
     total = torch.zeros((), device=device)
@@ -37,8 +37,7 @@ def train_step(state: TrainState, batch: Batch, settings: TrainSettings) -> Step
     for piece in range(settings.pieces):
         rows = slice(piece * size, (piece + 1) * size)
         torch.manual_seed(keyed_seed(settings.seed, "dropout", state.step, piece))
-        logits = model(spec.normalise(batch.images[rows]))
-        loss = settings.objective.losses(logits, batch.labels[rows]).sum() / settings.batch_size
+        loss = state.task(model, batch.images[rows], batch.labels[rows]).sum() / settings.batch_size
         loss.backward()
         total += loss.detach()
     norm = _clip(state, settings, batch, total)
@@ -52,7 +51,7 @@ def train_step(state: TrainState, batch: Batch, settings: TrainSettings) -> Step
 
 def _clip(state: TrainState, settings: TrainSettings, batch: Batch, loss: torch.Tensor) -> float:
     """Clip the gradients and return their norm from before; stop before a bad update is made."""
-    norm = float(clip_by_global_norm(state.model, settings.clip_norm))
+    norm = float(clip_by_global_norm((parameter for _, parameter in state.named_parameters()), settings.clip_norm))
     if not (math.isfinite(norm) and math.isfinite(float(loss))):
         shown = ", ".join(batch.keys[:5]) + (" …" if len(batch.keys) > 5 else "")
         raise NonFiniteError(

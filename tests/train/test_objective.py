@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from vitlab.train.masked import MaskedTask
+from vitlab.train.objective import MaskedPatches, Sigmoid, Softmax, Supervised, build_task
+
+
+@pytest.fixture
+def batch(make_model):
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
+    return make_model(), images, torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize("objective", [Softmax(), Softmax(label_smoothing=0.1), Sigmoid()])
+def test_a_supervised_task_is_the_loss_of_the_logits(batch, objective):
+    model, images, labels = batch
+    expected = objective.losses(model(model.image_spec.normalise(images)), labels)
+    torch.testing.assert_close(Supervised(objective)(model, images, labels), expected)
+
+
+def test_each_objective_has_its_task(make_settings):
+    settings = make_settings()
+    assert isinstance(build_task(MaskedPatches(), settings), MaskedTask)
+    assert list(build_task(Softmax(), settings).parameters()) == []
+
+
+def test_mixup_mixes_images_and_losses_by_the_same_share(batch, monkeypatch):
+    model, images, labels = batch
+    share, order = torch.tensor(0.25), torch.tensor([5, 4, 3, 2, 1, 0])
+    monkeypatch.setattr(torch.distributions.Beta, "sample", lambda _: share)
+    monkeypatch.setattr(torch, "randperm", lambda n, device: order)
+    values = model.image_spec.normalise(images)
+    logits = model(0.25 * values + 0.75 * values.flip(0))
+    plain = Softmax()
+    expected = 0.25 * plain.losses(logits, labels) + 0.75 * plain.losses(logits, labels.flip(0))
+    torch.testing.assert_close(Supervised(Softmax(mixup=0.1))(model, images, labels), expected)
+
+
+def test_mixup_draws_shares_from_beta(batch):
+    model, images, labels = batch
+    task = Supervised(Softmax(mixup=0.1))
+    torch.manual_seed(0)
+    losses = {round(float(task(model, images, labels).sum()), 4) for _ in range(4)}
+    assert len(losses) > 1
