@@ -166,6 +166,8 @@ def _explain(kind: type[Settings], error: ValidationError, where: str | Path) ->
             where, f"'{path}' has no kind '{context.get('tag')}'", nearest(str(context.get("tag")), kinds)
         )
     message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], Mapping | Settings):  # several fields together: what they are is not one value
+        return SettingsError(where, f"'{path}': {message}" if path else message, "")
     shown = json.dumps(problem["input"], default=str, ensure_ascii=False)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return SettingsError(where, f"'{path}' = {shown}: {message}" if path else message, "")
@@ -174,17 +176,16 @@ def _explain(kind: type[Settings], error: ValidationError, where: str | Path) ->
 def _locate(kind: type[Settings], location: tuple[str, ...]) -> tuple[str, list[str]]:
     """Return a pydantic location as the path that a person writes, and the names of the fields that stand beside its last."""
     holders = [kind]
+    beside = holders
     path: list[str] = []
-    for name in location[:-1]:
+    for name in location:
         tagged = [holder for holder in holders if "type" in holder.model_fields and _default_type(holder) == name]
         if not tagged:  # the name of a kind is in the location, not in the JSON
             path.append(name)
         fields = [holder.model_fields[name] for holder in holders if name in holder.model_fields]
         inner = [part for field in fields for part in _settings_classes(field.annotation)]
-        holders = tagged or inner or holders
-    return ".".join([*path, *location[-1:]]), list(
-        dict.fromkeys(name for holder in holders for name in holder.model_fields)
-    )
+        beside, holders = holders, tagged or inner or holders
+    return ".".join(path), list(dict.fromkeys(name for holder in beside for name in holder.model_fields))
 
 
 def _default_type(kind: type[Settings]) -> Any:

@@ -59,8 +59,13 @@ class ResNetSettings(Settings):
             )
         return self
 
+    @property
+    def family(self) -> str:
+        """What people call such a model."""
+        return "A ResNet"
+
     def describe(self) -> str:
-        """Return the dimensions in a line."""
+        """Return the dimensions in a line, for people."""
         return f"{3 * sum(self.depths) + 2} layers, root width {self.root_width}, image {self.image_size}"
 
     @property

@@ -93,8 +93,13 @@ class ViTSettings(Settings):
         if isinstance(self.position, Relative) or self.position.place not in ("stem", None):
             raise ValueError("axial attention has its positions after the stem; use position Learned2D")
 
+    @property
+    def family(self) -> str:
+        """What people call such a model."""
+        return "A hybrid Vision Transformer" if isinstance(self.stem, ResNetStem) else "A Vision Transformer"
+
     def describe(self) -> str:
-        """Return the dimensions in a line."""
+        """Return the dimensions in a line, for people."""
         return f"width {self.width}, depth {self.depth}, patch {self.stem.cell}, image {self.image_size}"
 
     @property
