@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.parity.big_vision import load_vit
 from vitlab.data.batch import Batch
 from vitlab.data.preprocess import ImageSpec
-from vitlab.models.classifier import build
-from vitlab.models.vit import ViTSettings
-from vitlab.nn.grid import Size
-from vitlab.nn.patches import Patches
-from vitlab.nn.pooling import Mean
 from vitlab.train.config import TrainSettings
 from vitlab.train.optimizer import SGD, Adam
 from vitlab.train.schedule import Cosine, Linear
@@ -126,35 +122,13 @@ def test_parameters_on_the_way_are_the_official_ones(golden, agree):
     run(case, model, sgd_settings(case.config), case.arrays("npz"), agree, watch)
 
 
-def load_big_vision(case):
-    """Build the model of a big_vision file: positions are added before the class token, so without one its names map simply."""
-    config, arrays = case.config["model"], case.arrays("params_init_big_vision")
-    settings = ViTSettings(
-        image_size=Size(config["image"], config["image"]),
-        stem=Patches(patch_size=Size(*config["patch_size"])),
-        width=config["width"],
-        depth=config["depth"],
-        num_heads=config["num_heads"],
-        mlp_dim=config["mlp_dim"],
-        pool=Mean(),
-        num_classes=config["num_classes"],
-    )
-    table = name_table(settings, LINEN) | {"position.table": "pos_embedding"}
-    assert {f"params/{name}" for name in table.values()} == set(arrays)
-    model = build(settings)
-    with torch.no_grad():
-        for ours, parameter in model.named_parameters():
-            parameter.copy_(to_ours(ours, arrays[f"params/{table[ours]}"], tuple(parameter.shape)))
-    return model
-
-
 def test_pre_training_makes_the_updates_of_big_vision(golden, agree):
     """Weight decay there is an absolute value times the schedule; ours is times the learning rate: 0.02 / 0.01.
 
     Biases of keys are left out: softmax ignores them, so their gradient is rounding noise, which Adam scales up to full size.
     """
     case = golden("optim/adam_wd_cosine")
-    model, config = load_big_vision(case), case.config["train"]
+    model, config = load_vit(case.config["model"], case.arrays("params_init_big_vision")), case.config["train"]
     settings = TrainSettings(
         steps=config["total_steps"],
         batch_size=config["batch"],
