@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.nn import functional
 
 import vitlab
 from tests.parity.big_vision import fill_resnet, resnet_table
@@ -11,16 +10,10 @@ from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import build, empty
 from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Size
-from vitlab.nn.resnet import PostActivation, Root
+from vitlab.nn.resnet import PostActivation
 from vitlab.weights import bit, official
 
 LISTED = ["R50x1", "R50x3", "R101x1", "R101x3", "R152x2", "R152x4"]
-
-
-@pytest.fixture
-def pool_of_big_vision(monkeypatch):
-    """Its port of the released models ignores what is outside the image, where the BiT code sees zeros."""
-    monkeypatch.setattr(Root, "forward", lambda root, x: functional.max_pool2d(root.conv(x), 3, 2, padding=1))
 
 
 def settings_of(config):
