@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from vitlab.models.classifier import empty
 from vitlab.models.resnet import ResNetSettings
+from vitlab.nn.axial_resnet import AXIAL
 from vitlab.nn.grid import Size
 from vitlab.nn.resnet import (
     BIT,
@@ -17,6 +18,7 @@ from vitlab.nn.resnet import (
     Root,
     StdConv,
     feature_size,
+    norm,
     output_channels,
     pad_same,
     same_padding,
@@ -36,7 +38,7 @@ def test_a_standardised_kernel_has_mean_zero_and_deviation_one(style):
     torch.testing.assert_close(kernels.std(dim=1, correction=0), torch.ones(5), rtol=0, atol=1e-5)
 
 
-def test_the_styles_keep_a_constant_kernel_from_dividing_by_zero_each_in_its_way():
+def test_each_style_keeps_a_constant_kernel_from_dividing_by_zero_in_its_way():
     small = torch.tensor([-1.0, 1.0]).reshape(1, 2, 1, 1) * 1e-5
     for style, size in ((HYBRID, 1e-5 / (1e-5 + 1e-5)), (BIT, 1e-5 / math.sqrt(1e-10 + 1e-10))):
         conv = StdConv(2, 1, 1, 1, style)
@@ -44,6 +46,16 @@ def test_the_styles_keep_a_constant_kernel_from_dividing_by_zero_each_in_its_way
         torch.testing.assert_close(conv.standardised().abs(), torch.full((1, 2, 1, 1), size))
         conv.weight = torch.nn.Parameter(torch.full_like(small, 3.0))
         assert torch.equal(conv.standardised(), torch.zeros_like(small))
+
+
+@pytest.mark.parametrize(("style", "eps"), [(HYBRID, 1e-6), (BIT, 1e-5), (AXIAL, 1e-4)])
+def test_a_norm_has_thirty_two_groups_and_the_epsilon_of_its_style(style, eps):
+    """Behind standardised convolutions values are so large that no epsilon shows: none of the golden cases tells them apart."""
+    small = 1e-3 * torch.randn(2, 64, 3, 5, generator=torch.Generator().manual_seed(0))
+    groups = small.reshape(2, 32, -1)
+    centred = groups - groups.mean(dim=2, keepdim=True)
+    expected = centred / (centred.square().mean(dim=2, keepdim=True) + eps).sqrt()
+    torch.testing.assert_close(norm(64, style)(small), expected.reshape(small.shape), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [0.01, 100.0])
