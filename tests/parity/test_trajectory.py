@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.parity.big_vision import fill_resnet, load_vit, resnet_table
 from vitlab.data.batch import Batch
 from vitlab.data.preprocess import ImageSpec
 from vitlab.models.classifier import build
-from vitlab.models.vit import ViTSettings
+from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Size
-from vitlab.nn.patches import Patches
-from vitlab.nn.pooling import Mean
 from vitlab.train.config import TrainSettings
 from vitlab.train.optimizer import SGD, Adam
 from vitlab.train.schedule import Cosine, Linear
@@ -126,35 +125,13 @@ def test_parameters_on_the_way_are_the_official_ones(golden, agree):
     run(case, model, sgd_settings(case.config), case.arrays("npz"), agree, watch)
 
 
-def load_big_vision(case):
-    """Build the model of a big_vision file: positions are added before the class token, so without one its names map simply."""
-    config, arrays = case.config["model"], case.arrays("params_init_big_vision")
-    settings = ViTSettings(
-        image_size=Size(config["image"], config["image"]),
-        stem=Patches(patch_size=Size(*config["patch_size"])),
-        width=config["width"],
-        depth=config["depth"],
-        num_heads=config["num_heads"],
-        mlp_dim=config["mlp_dim"],
-        pool=Mean(),
-        num_classes=config["num_classes"],
-    )
-    table = name_table(settings, LINEN) | {"position.table": "pos_embedding"}
-    assert {f"params/{name}" for name in table.values()} == set(arrays)
-    model = build(settings)
-    with torch.no_grad():
-        for ours, parameter in model.named_parameters():
-            parameter.copy_(to_ours(ours, arrays[f"params/{table[ours]}"], tuple(parameter.shape)))
-    return model
-
-
 def test_pre_training_makes_the_updates_of_big_vision(golden, agree):
     """Weight decay there is an absolute value times the schedule; ours is times the learning rate: 0.02 / 0.01.
 
     Biases of keys are left out: softmax ignores them, so their gradient is rounding noise, which Adam scales up to full size.
     """
     case = golden("optim/adam_wd_cosine")
-    model, config = load_big_vision(case), case.config["train"]
+    model, config = load_vit(case.config["model"], case.arrays("params_init_big_vision")), case.config["train"]
     settings = TrainSettings(
         steps=config["total_steps"],
         batch_size=config["batch"],
@@ -167,3 +144,36 @@ def test_pre_training_makes_the_updates_of_big_vision(golden, agree):
     compare(case, state, "params_final:", None, agree, leave_out="attention.key.bias")
     moved = [parameter for name, parameter in model.named_parameters() if name.endswith("attention.key.bias")]
     assert all(bool(bias.isfinite().all()) for bias in moved)
+
+
+@pytest.mark.usefixtures("pool_of_big_vision")
+def test_training_a_resnet_makes_the_updates_of_big_vision(golden, agree):
+    """Weight decay there is apart from the momentum, and the optimizer has no such form: it is done here by hand."""
+    case = golden("optim/bit_momentum_wd")
+    config, arrays = case.config["train"], case.arrays("npz")
+    shape = {"depths": tuple(case.config["model"]["depth"]), "root_width": int(64 * case.config["model"]["width"])}
+    model = build(ResNetSettings(image_size=Size(32, 32), num_classes=case.config["model"]["num_classes"], **shape))
+    start = case.arrays("params_init_big_vision")
+    fill_resnet(model, {name.removeprefix("params/"): array for name, array in start.items()})
+    table = resnet_table(model.settings)
+    kernels = {name: parameter for name, parameter in model.named_parameters() if table[name].endswith("/kernel")}
+    before = {name: kernel.detach().clone() for name, kernel in kernels.items()}
+
+    @torch.no_grad()
+    def decay(state):
+        for name, kernel in kernels.items():
+            kernel -= float(arrays["schedule"][state.step - 1]) * config["wd"] * before[name]
+            before[name] = kernel.clone()
+
+    settings = TrainSettings(
+        steps=config["total_steps"],
+        batch_size=config["batch"],
+        lr=config["lr"],
+        optimizer=SGD(momentum=0.9),
+        schedule=Cosine(warmup_steps=config["schedule"]["warmup_steps"]),
+        clip_norm=config["grad_clip_norm"],
+    )
+    run(case, model, settings, arrays, agree, decay)
+    for name, parameter in model.named_parameters():
+        wanted = to_ours(name, arrays[f"params_final:{table[name]}"], tuple(parameter.shape))
+        agree(f"{case.name} params_final", parameter, wanted, **case.tolerance["params"])

@@ -1,6 +1,5 @@
 """Files that were cut off or changed anywhere, most often where lengths, names, shapes and settings are."""
 
-import contextlib
 import re
 
 import pytest
@@ -20,15 +19,17 @@ def folder(tmp_path_factory):
 
 
 def read_damaged(folder, content, data, places):
-    """Change up to three bytes at `places` or anywhere, perhaps cut the file, and read it: it is refused, or it is whole."""
+    """Change up to three bytes at `places` or anywhere, perhaps cut the file, and read it: it is refused in a line, or whole."""
     content = bytearray(content)
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.sampled_from(places) | st.integers(0, len(content) - 1))
         content[place] = data.draw(st.integers(0, 255) | st.sampled_from(MARKS))
     cut = data.draw(st.just(len(content)) | st.integers(0, len(content)))
     (folder / "damaged").write_bytes(bytes(content[:cut]))
-    with contextlib.suppress(WeightsError):
+    try:
         load(folder / "damaged")
+    except WeightsError as error:
+        assert "\n" not in str(error)
 
 
 def test_a_damaged_safetensors_file_is_refused_and_nothing_worse(folder, make_model):

@@ -6,6 +6,7 @@ from vitlab.models.classifier import empty
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import ClassToken, Mean
+from vitlab.nn.stem import ResNetStem
 from vitlab.weights.official import (
     LINEN,
     RELEASED,
@@ -24,6 +25,7 @@ SMALL = [
     {"pool": Mean()},
     {"num_classes": None},
     {"stem": Patches(patch_size=Size(2, 4)), "num_heads": 4},
+    {"stem": ResNetStem(depths=(1, 2), root_width=32, patch_size=Size(1, 2)), "image_size": Size(32, 64)},
 ]
 
 

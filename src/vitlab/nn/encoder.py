@@ -107,7 +107,7 @@ class Encoder(nn.Module):
 
     @property
     def layers(self) -> list[Block]:
-        """The blocks, from the first up."""
+        """The blocks of an encoder with global attention, from the first up."""
         return [cast(Block, block) for block in self.blocks]
 
     def forward(self, x: Float[Tensor, "b n d"], num_outputs: int | None = None) -> Float[Tensor, "b q d"]:
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
         Only the last block can leave tokens out: the others feed keys and values to those above. The numbers are the same;
         with class-token pooling the last block then costs about a third (keys and values for all, the rest for one token).
         """
-        *below, last = self.layers
+        *below, last = self.blocks
         for block in below:
             x = block(x)
         return self.norm(last(x, num_outputs))

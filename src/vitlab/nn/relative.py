@@ -30,15 +30,16 @@ class RelativeLogits(nn.Module):
 def resize_offsets(table: Float[Tensor, "old e"], old: Grid, new: Grid) -> Float[Tensor, "new e"]:
     """Resample an offset table from grid `old` to grid `new`; the tokens before the patches stay as many as they were.
 
-    An offset of the raster sequence is so many rows and so many columns, of these at most half of the grid. A new offset is
-    scaled to the old grid along either axis and read there bilinearly: what was learned of "one row up" stays with one row up.
+    An offset of the raster sequence is so many rows of the grid and so many columns, of these at most half of the grid unless
+    there are no more rows. A new offset is scaled to the old grid along either axis and read there bilinearly: what was learned
+    of "one row up" stays with one row up.
     """
     if old == new:
         return table
     reach_old = (table.shape[0] - 1) // 2
     reach_new = reach_old - old.cells + new.cells
     offset = torch.arange(-reach_new, reach_new + 1, dtype=torch.float64)
-    rows = torch.round(offset / new.columns)
+    rows = torch.round(offset / new.columns).clamp(1 - new.rows, new.rows - 1)
     columns = (offset - rows * new.columns) * _scale(old.columns, new.columns)
     rows = rows * _scale(old.rows, new.rows)
     result = torch.zeros(offset.shape[0], table.shape[1], dtype=torch.float64)

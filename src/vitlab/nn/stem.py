@@ -59,8 +59,9 @@ class ResNetStem(Settings):
 
     def remainder(self, image: Size) -> tuple[NonNegativeInt, NonNegativeInt]:
         """Return how many pixel rows and columns at the bottom and right no token covers."""
-        features, stride = feature_size(image, self.depths), stride_of(self.depths)
-        return features.height % self.patch_size.height * stride, features.width % self.patch_size.width * stride
+        grid = self.grid(image)
+        rows, columns = grid.rows * self.cell.height, grid.columns * self.cell.width
+        return max(image.height - rows, 0), max(image.width - columns, 0)
 
     def floats_per_image(self, image: Size) -> int:
         """Return about how many numbers the stem keeps for the backward pass, its tokens left out."""

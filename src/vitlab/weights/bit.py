@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitlab.config import parse
 from vitlab.errors import WeightsError
 from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Size
@@ -59,7 +60,8 @@ def settings_of(path: Path, shapes: Shapes, trained_size: Size | None = None) ->
     """Return the settings of the model that arrays of `shapes` (by canonical names) belong to.
 
     Raises:
-        WeightsError: an array that decides a setting is missing or has an impossible shape.
+        WeightsError: an array that decides a setting has an impossible shape.
+        SettingsError: no model has such settings.
     """
     units = {
         (int(match[1]), int(match[2]))
@@ -69,14 +71,12 @@ def settings_of(path: Path, shapes: Shapes, trained_size: Size | None = None) ->
     stages = sorted({stage for stage, _ in units})
     head = shapes.get(f"{HEAD}/kernel")
     try:
-        return ResNetSettings(
-            image_size=trained_size or PRETRAINED_SIZE,
-            depths=tuple(sum(stage == wanted for stage, _ in units) for wanted in stages),
-            root_width=shapes[ROOT][-1],
-            num_classes=head[-1] if head else None,
-        )
-    except (ValueError, IndexError) as error:
+        root_width, num_classes = shapes[ROOT][-1], head[-1] if head is not None else None
+    except IndexError as error:
         raise WeightsError(path, f"is not a complete BiT ({error})", "get the file again") from None
+    depths = tuple(sum(stage == wanted for stage, _ in units) for wanted in stages)
+    shape = {"depths": depths, "root_width": root_width, "num_classes": num_classes}
+    return parse(ResNetSettings, {"image_size": trained_size or PRETRAINED_SIZE, **shape}, path)
 
 
 def file_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -187,6 +187,8 @@ def _layout(path: Path, shapes: dict[str, tuple[int, ...]], trained_size: Size |
                 lambda _, shape: bit.file_shape(shape),
                 lambda _, array, shape: bit.to_ours(array, shape),
             )
+    except SettingsError as error:
+        raise WeightsError(path, f"is of no model that can be built ({error.what})", "get the file again") from None
     except ValueError as error:
         raise WeightsError(path, f"is no ViT ({error})", "get the file again") from None
     shown = ", ".join(sorted(shapes)[:3])

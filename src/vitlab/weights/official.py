@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitlab.config import parse
 from vitlab.errors import WeightsError
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size
@@ -99,6 +100,7 @@ def settings_of(path: Path, shapes: Shapes, trained_size: Size | None = None) ->
 
     Raises:
         WeightsError: an array that decides a setting is missing or has an impossible shape, or the grid is not square.
+        SettingsError: no model has such settings.
     """
     try:
         height, width_of_patch, channels, width = shapes["embedding/kernel"]
@@ -107,41 +109,44 @@ def settings_of(path: Path, shapes: Shapes, trained_size: Size | None = None) ->
         _, num_heads, _ = shapes[f"{first}/{block.attention}/query/kernel"]
         _, mlp_dim = shapes[f"{first}/{block.mlp}/Dense_0/kernel"]
         _, rows, _ = shapes["Transformer/posembed_input/pos_embedding"]
+        _, _, image_channels, _ = shapes.get("conv_root/kernel", (0, 0, channels, 0))
         head = shapes.get("head/kernel")
         representation = shapes.get("pre_logits/kernel")
         num_classes = head[1] if head else None
         representation_dim = representation[1] if representation else None
     except (KeyError, ValueError, IndexError) as error:
         raise WeightsError(path, f"is not a complete ViT ({error})", "get the file again") from None
-    if shapes.get("conv_root/kernel", (0, 0, channels, 0))[2] != 3:
-        raise WeightsError(path, f"is for images of {channels} channels", "only RGB models can be read")
+    if image_channels != 3:
+        raise WeightsError(path, f"is for images of {image_channels} channels", "only RGB models can be read")
     layers = {int(match[1]) for name in shapes if (match := re.match(r"Transformer/encoderblock_(\d+)/", name))}
     pool = ClassToken() if "cls" in shapes else Mean()
-    stem = _stem(shapes, Size(height, width_of_patch))
+    stem = _stem(path, shapes, Size(height, width_of_patch))
     grid = _grid(path, rows - pool.num_prefix, stem, trained_size)
-    return ViTSettings(
-        image_size=trained_size or Size(grid.rows * stem.cell.height, grid.columns * stem.cell.width),
-        stem=stem,
-        width=width,
-        depth=len(layers),
-        num_heads=num_heads,
-        mlp_dim=mlp_dim,
-        pool=pool,
-        representation_dim=representation_dim,
-        num_classes=num_classes,
-    )
+    settings = {
+        "image_size": trained_size or Size(grid.rows * stem.cell.height, grid.columns * stem.cell.width),
+        "stem": stem,
+        "width": width,
+        "depth": len(layers),
+        "num_heads": num_heads,
+        "mlp_dim": mlp_dim,
+        "pool": pool,
+        "representation_dim": representation_dim,
+        "num_classes": num_classes,
+    }
+    return parse(ViTSettings, settings, path)
 
 
-def _stem(shapes: Shapes, patch: Size) -> Stem:
+def _stem(path: Path, shapes: Shapes, patch: Size) -> Stem:
     """Return the stem that the arrays are for: patches, or a ResNet with as many stages and units as there are."""
     if "conv_root/kernel" not in shapes:
-        return Patches(patch_size=patch)
+        return parse(Patches, {"patch_size": patch}, path)
     found = {
         (int(match[1]), int(match[2])) for name in shapes if (match := re.match(r"block(\d+)/unit(\d+)/conv1/", name))
     }
     stages = sorted({stage for stage, _ in found})
     depths = tuple(sum(stage == wanted for stage, _ in found) for wanted in stages)
-    return ResNetStem(depths=depths, root_width=shapes["conv_root/kernel"][-1], patch_size=patch)
+    root_width = shapes["conv_root/kernel"][-1]
+    return parse(ResNetStem, {"depths": depths, "root_width": root_width, "patch_size": patch}, path)
 
 
 def _embedding(settings: ViTSettings) -> str:
