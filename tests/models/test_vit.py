@@ -11,6 +11,7 @@ from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import Mean
+from vitlab.nn.position import SinCos2D
 
 
 @pytest.fixture
@@ -158,3 +159,8 @@ def test_patches_need_not_be_square(make_model):
     model = make_model(stem=Patches(patch_size=Size(2, 4)))
     assert model.settings.grid == Grid(4, 2)
     assert model(torch.randn(1, 3, 8, 8)).shape == (1, 3)
+
+
+def test_more_tokens_than_a_model_can_hold_are_refused_before_they_are_laid_out(make_settings):
+    with pytest.raises(ValueError, match="25000×25000 tokens of width 16 are more than a model can hold"):
+        make_settings(image_size=Size(100_000, 100_000), position=SinCos2D())

@@ -19,6 +19,8 @@ from vitlab.nn.position import AddedPosition, Learned1D, Position, Relative, bui
 from vitlab.nn.stem import ResNetStem, Stem
 
 CHANNELS = 3
+MAX_TOKEN_VALUES = 1 << 26
+"""Tokens times width of an image; a file that claims more is not laid out (65,536 tokens of width 1,024 are that many)."""
 
 
 class Global(Settings):
@@ -81,7 +83,10 @@ class ViTSettings(Settings):
             )
         if isinstance(self.attention, Axial):
             self._check_axial()
-        self.stem.grid(self.image_size)
+        if self.stem.grid(self.image_size).cells * self.width > MAX_TOKEN_VALUES:
+            raise ValueError(
+                f"{self.grid} tokens of width {self.width} are more than a model can hold; use a smaller image_size"
+            )
         return self
 
     def _check_axial(self) -> None:
