@@ -54,8 +54,8 @@ def normal_by_head(tensor: Tensor, generator: Generator) -> None:
 
 RESNET: dict[str, Initialiser] = {
     r"(.*\.)?conv(\d|_proj)?\.weight": lecun_normal,
-    r"((stem\.)?(root|stages)\..*\.)?norm(\d|_\w+)?\.weight": constant(1.0),
-    r"((stem\.)?(root|stages)\..*\.)?norm(\d|_\w+)?\.bias": constant(0.0),
+    r"((stem\.)?(root|stages)\.(.*\.)?)?norm(\d|_\w+)?\.weight": constant(1.0),
+    r"((stem\.)?(root|stages)\.(.*\.)?)?norm(\d|_\w+)?\.bias": constant(0.0),
 }
 
 
