@@ -116,7 +116,7 @@ class Encoder(nn.Module):
         Only the last block can leave tokens out: the others feed keys and values to those above. The numbers are the same;
         with class-token pooling the last block then costs about a third (keys and values for all, the rest for one token).
         """
-        *below, last = self.layers
+        *below, last = self.blocks
         for block in below:
             x = block(x)
         return self.norm(last(x, num_outputs))
