@@ -176,19 +176,20 @@ def _locate(kind: type[Settings], location: tuple[str, ...]) -> tuple[str, list[
     holders = [kind]
     path: list[str] = []
     for name in location[:-1]:
-        tagged = [holder for holder in holders if "type" in holder.model_fields and _default_type(holder) == name]
+        tagged = [holder for holder in holders if _is_kind(holder, name)]
         if not tagged:  # the name of a kind is in the location, not in the JSON
             path.append(name)
         fields = [holder.model_fields[name] for holder in holders if name in holder.model_fields]
         inner = [part for field in fields for part in _settings_classes(field.annotation)]
         holders = tagged or inner or holders
-    return ".".join([*path, *location[-1:]]), list(
-        dict.fromkeys(name for holder in holders for name in holder.model_fields)
-    )
+    last = location[-1] if location else None
+    if last is not None and not any(_is_kind(holder, last) for holder in holders):
+        path.append(last)
+    return ".".join(path), list(dict.fromkeys(name for holder in holders for name in holder.model_fields))
 
 
-def _default_type(kind: type[Settings]) -> Any:
-    return kind.model_fields["type"].default
+def _is_kind(holder: type[Settings], name: str) -> bool:
+    return "type" in holder.model_fields and holder.model_fields["type"].default == name
 
 
 def _settings_classes(annotation: Any) -> Iterator[type[Settings]]:
