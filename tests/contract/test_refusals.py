@@ -72,8 +72,8 @@ def test_what_cannot_be_is_refused_with_what_can(family, asked, remedy, changes)
     accepted(family, asked | changes)
 
 
-@pytest.mark.parametrize("heads", range(1, 40))
-@pytest.mark.parametrize("width", [12, 16, 21])
+@pytest.mark.parametrize("heads", [1, 3, 5, 7, 39])
+@pytest.mark.parametrize("width", [12, 21])
 @pytest.mark.parametrize("position", [Learned1D(), Learned2D(), SinCos2D()])
 def test_advice_is_never_refused(position, width, heads):
     """Whoever follows the messages one after the other arrives, in two steps at most."""
