@@ -179,7 +179,7 @@ def _locate(kind: type[Settings], location: tuple[str, ...]) -> tuple[str, list[
     beside = holders
     path: list[str] = []
     for name in location:
-        tagged = [holder for holder in holders if "type" in holder.model_fields and _default_type(holder) == name]
+        tagged = [holder for holder in holders if _is_kind(holder, name)]
         if not tagged:  # the name of a kind is in the location, not in the JSON
             path.append(name)
         fields = [holder.model_fields[name] for holder in holders if name in holder.model_fields]
@@ -188,8 +188,8 @@ def _locate(kind: type[Settings], location: tuple[str, ...]) -> tuple[str, list[
     return ".".join(path), list(dict.fromkeys(name for holder in beside for name in holder.model_fields))
 
 
-def _default_type(kind: type[Settings]) -> Any:
-    return kind.model_fields["type"].default
+def _is_kind(holder: type[Settings], name: str) -> bool:
+    return "type" in holder.model_fields and holder.model_fields["type"].default == name
 
 
 def _settings_classes(annotation: Any) -> Iterator[type[Settings]]:

@@ -54,9 +54,10 @@ class ResNetSettings(Settings):
         if min(self.image_size) < stride:
             raise ValueError(f"an image of {self.image_size} pixels is smaller than the stride of the model, {stride}")
         if isinstance(self.unit, AxialAttention) and self.root_width % (2 * self.unit.num_heads):
-            raise ValueError(
-                f"a root of {self.root_width} channels does not divide into {self.unit.num_heads} heads; use 8"
-            )
+            half, heads = self.root_width // 2, self.unit.num_heads
+            near = [number for number in range(1, half + 1) if half % number == 0]
+            best = min(near, key=lambda number: abs(number - heads))
+            raise ValueError(f"a root of {self.root_width} channels does not divide into {heads} heads; use {best}")
         return self
 
     @property

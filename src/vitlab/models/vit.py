@@ -1,5 +1,6 @@
 """The Vision Transformer (sections 3.1 and appendix A): plain, hybrid and axial."""
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -77,7 +78,8 @@ class ViTSettings(Settings):
             )
         pieces = {"Learned2D": 2, "SinCos2D": 4}.get(self.position.type, 1)
         if self.width % pieces:
-            near_width = max(1, round(self.width / pieces)) * pieces
+            step = math.lcm(pieces, self.num_heads)  # or the advice would be refused for the heads
+            near_width = max(1, round(self.width / step)) * step
             raise ValueError(
                 f"position {self.position.type} needs a width that is a multiple of {pieces}, not {self.width}; use {near_width}"
             )
@@ -92,11 +94,13 @@ class ViTSettings(Settings):
     def _check_axial(self) -> None:
         """Refuse what does not stay on the grid."""
         if self.num_prefix:
+            remedy = "pool Mean" if self.pool.num_prefix else "registers 0"
             raise ValueError(
-                "axial attention keeps tokens on their grid, without class token or registers; use pool Mean"
+                f"axial attention keeps tokens on their grid, without class token or registers; use {remedy}"
             )
         if isinstance(self.position, Relative) or self.position.place not in ("stem", None):
-            raise ValueError("axial attention has its positions after the stem; use position Learned2D")
+            remedy = "position Learned2D" if isinstance(self.position, Relative) else "place stem"
+            raise ValueError(f"axial attention has its positions after the stem; use {remedy}")
 
     @property
     def family(self) -> str:

@@ -83,6 +83,8 @@ def _average_pool_same(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c p q"]:
 def resize_relative(relative: Float[Tensor, "d old"], length: int) -> Float[Tensor, "d new"]:
     """Resample the offsets of an axis for another `length`, linearly between its ends."""
     new = 2 * length - 1
+    if relative.shape[1] == new:
+        return relative
     resized = functional.interpolate(relative[None].double(), size=new, mode="linear", align_corners=True)[0]
     return resized.to(relative.dtype)
 

@@ -70,6 +70,8 @@ def resize(kind: Position, name: str, values: Tensor, prefix: int, old: Grid, ne
             return resize_table(values, prefix, old, new)
         case Learned2D() if name in ("rows", "columns"):
             before, after = (old.rows, new.rows) if name == "rows" else (old.columns, new.columns)
+            if before == after:
+                return values
             return resize_table(values[None], 0, Grid(before, 1), Grid(after, 1))[0]
         case Relative():
             return resize_offsets(values, old, new)

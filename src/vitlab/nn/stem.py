@@ -55,6 +55,9 @@ class ResNetStem(Settings):
         stride = stride_of(self.depths)
         if min(image) < stride:
             raise ValueError(f"an image of {image} pixels is smaller than the stride of the stem, {stride}")
+        least = Size(*(stride * (cells - 1) + 1 for cells in self.patch_size))  # the feature map rounds up
+        if image.height < least.height or image.width < least.width:
+            raise ValueError(f"an image of {image} pixels is smaller than one patch; use at least {least}")
         return grid_of(feature_size(image, self.depths), self.patch_size)
 
     def remainder(self, image: Size) -> tuple[NonNegativeInt, NonNegativeInt]:
