@@ -170,7 +170,7 @@ def test_another_image_size_changes_no_parameter_of_a_convolutional_model(make_r
         ("depths", [1] * 6, "at most 5 items"),
         ("depths", [1, 0], "depths"),
         ("num_classes", 0, "num_classes"),
-        ("unit", {"type": "AxialAttention", "num_heads": 5}, "32 channels does not divide into 5 heads; use 8"),
+        ("unit", {"type": "AxialAttention", "num_heads": 5}, "32 channels does not divide into 5 heads; use 4"),
         ("unit", {"type": "Bottleneck"}, "'unit' has no kind 'Bottleneck'"),
         ("head_bias", float("inf"), "head_bias"),
         ("width", 64, "unknown setting 'width'"),

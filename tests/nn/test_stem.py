@@ -70,7 +70,7 @@ def test_pixels_beyond_the_last_patch_of_features_are_said_to_be_unseen(make_set
     ("stem", "image", "message"),
     [
         (ResNetStem(depths=(1, 1, 1)), [15, 40], "image of 15×40 pixels is smaller than the stride of the stem, 16"),
-        (ResNetStem(depths=(), patch_size=Size(8, 8)), [28, 40], "an image of 7×10 .*smaller than one patch of 8×8"),
+        (ResNetStem(depths=(), patch_size=Size(8, 8)), [28, 40], "image of 28×40 .*use at least 29×29"),
     ],
 )
 def test_an_image_too_small_is_refused_with_both_numbers(make_settings, stem, image, message):
