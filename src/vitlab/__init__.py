@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vitlab.cost.flops import cost as cost
     from vitlab.data.digits import Digits as Digits
     from vitlab.data.folder import Folder as Folder
     from vitlab.data.fractals import Fractals as Fractals
@@ -31,6 +32,7 @@ _PLACES = {
     "Table": "vitlab.data.table:Table",
     "VitlabError": "vitlab.errors:VitlabError",
     "build": "vitlab.models.catalog:build_named",
+    "cost": "vitlab.cost:",
     "fewshot": "vitlab.evals.fewshot:fewshot",
     "figures": "vitlab.inspection.figures:",
     "finetune": "vitlab.studies.finetune:finetune",
@@ -49,6 +51,7 @@ __all__ = [
     "Table",
     "VitlabError",
     "build",
+    "cost",
     "fewshot",
     "figures",
     "finetune",
