@@ -23,7 +23,7 @@ from vitlab.nn.pooling import AttentionPool, Mean
 from vitlab.nn.position import Learned2D, Relative
 from vitlab.nn.resnet import BIT, HYBRID, StdConv
 
-# Measured from the official code with a head of 1,000 classes (SPEC.md 1.4, 1.3 and 4.1), in 10⁹ and as printed there.
+# Measured from the official code with a head of 1,000 classes, in 10⁹ and as printed there.
 GMACS = {
     ("Ti/16", 224): "1.254",
     ("S/16", 224): "4.599",
@@ -44,7 +44,7 @@ GMACS = {
     ("Axial-B/32", 224): "8.45",
     ("Axial-B/16", 224): "33.5",
 }
-# Table 6: model, epochs, exaFLOPs as printed, and by the formula from the MACs of the official code (SPEC.md 10.1).
+# Table 6: model, epochs, exaFLOPs as printed, and by the formula from the MACs of the official code.
 TABLE6 = [
     ("B/32", 7, 55, 56.3),
     ("B/16", 7, 224, 223.7),

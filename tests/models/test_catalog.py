@@ -6,7 +6,7 @@ from vitlab.models.classifier import empty
 from vitlab.nn.grid import Grid, Size
 
 NONE, K, K21 = None, 1000, 21843
-# SPEC.md 1.4, measured from the official code: at 224 px without head, 1,000 classes, 21,843 classes, 21,843 classes behind a
+# Measured from the official code: at 224 px without head, 1,000 classes, 21,843 classes, 21,843 classes behind a
 # representation layer; at 384 px without head, 1,000 classes, 21,843 classes.
 COUNTS = {
     "Ti/16": (5524416, 5717416, 9740115, 9777171, 5597376, 5790376, 9813075),
@@ -26,7 +26,7 @@ COUNTS = {
     "R50+L/32": (327969856, 328994856, 350358931, 351408531, 328067136, 329092136, 350456211),
     "R50+L/16": (315458624, 316483624, 337847699, 338897299, 315847744, 316872744),
 }
-# SPEC.md 3.3: without head, 1,000 classes, 21,843 classes.
+# Without head, 1,000 classes, 21,843 classes.
 BIT_COUNTS = {
     "BiT-R50x1": (23500352, 25549352, 68256659),
     "BiT-R50x2": (93891712, 97988712, 183382483),

@@ -26,7 +26,7 @@ def attention():
 
 
 def by_hand(attention, x):
-    """One image, head, query and key at a time (SPEC.md 4.2): q · k + q · r_key + k · r_query, values joined by r_value."""
+    """One image, head, query and key at a time: q · k + q · r_key + k · r_query, values joined by r_value."""
     out = torch.zeros(x.shape[0], CHANNELS, LENGTH)
     half = DIM // 2
     r_query, r_key, r_value = attention.relative[:half], attention.relative[half:DIM], attention.relative[DIM:]
