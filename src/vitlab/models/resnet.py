@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from jaxtyping import Float
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,6 +15,7 @@ from vitlab.nn.resnet import (
     PostActivation,
     PreActivation,
     Root,
+    RootWidth,
     feature_size,
     floats_per_image,
     norm,
@@ -36,17 +37,10 @@ class ResNetSettings(Settings):
     type: Literal["ResNet"] = "ResNet"
     image_size: SizeField = Size(224, 224)
     depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=5)] = (3, 4, 6, 3)
-    root_width: PositiveInt = 64
+    root_width: RootWidth = 64
     unit: Annotated[PreActivation | PostActivation | AxialAttention, Field(discriminator="type")] = PreActivation()
     num_classes: PositiveInt | None = 1000
     head_bias: float = 0.0
-
-    @field_validator("root_width")
-    @classmethod
-    def _groups(cls, width: int) -> int:
-        if width % 32:
-            raise ValueError(f"a root of {width} channels has no 32 groups; use {max(32, round(width / 32) * 32)}")
-        return width
 
     @model_validator(mode="after")
     def _fits(self) -> "ResNetSettings":

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
+from pydantic import AfterValidator, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,6 +14,17 @@ from vitlab.config import Settings
 from vitlab.nn.grid import Size
 
 GROUPS = 32
+
+
+def _divides_into_groups(width: int) -> int:
+    if width % GROUPS:
+        use = max(GROUPS, round(width / GROUPS) * GROUPS)
+        raise ValueError(f"a root of {width} channels has no {GROUPS} groups; use {use}")
+    return width
+
+
+RootWidth = Annotated[PositiveInt, AfterValidator(_divides_into_groups)]
+"""Channels of the first convolution, as a field of settings."""
 
 
 class Style(NamedTuple):

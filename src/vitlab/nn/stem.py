@@ -3,7 +3,7 @@
 from typing import Literal
 
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt, field_validator
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from vitlab.config import Settings
@@ -13,6 +13,7 @@ from vitlab.nn.resnet import (
     HYBRID,
     PostActivation,
     Root,
+    RootWidth,
     feature_size,
     floats_per_image,
     output_channels,
@@ -30,15 +31,8 @@ class ResNetStem(Settings):
 
     type: Literal["ResNetStem"] = "ResNetStem"
     depths: tuple[PositiveInt, ...] = (3, 4, 9)
-    root_width: PositiveInt = 64
+    root_width: RootWidth = 64
     patch_size: SizeField = Size(1, 1)
-
-    @field_validator("root_width")
-    @classmethod
-    def _groups(cls, width: int) -> int:
-        if width % 32:
-            raise ValueError(f"a root of {width} channels has no 32 groups; use {max(32, round(width / 32) * 32)}")
-        return width
 
     @property
     def cell(self) -> Size:
