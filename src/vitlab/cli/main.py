@@ -65,13 +65,12 @@ def _run() -> int:
         typer.echo(f"error: {error}", err=True)
         return error.exit_code
     except Exception as error:
-        describe = getattr(error, "format_message", None)
+        describe = getattr(error, "format_message", None)  # the command line's own usage error
         if describe is None:
             raise
-        if (
-            describe()
-        ):  # the command line's own usage error; without words it was a plain `vitlab`, which shows the help
-            typer.echo(f"error: {describe()}; see `vitlab --help`", err=True)
+        message = str(describe()).replace("Value error, ", "").removesuffix(".")
+        if message:  # without words it was a plain `vitlab`, which shows the help
+            typer.echo(f"error: {message}; see `vitlab --help`", err=True)
         return WRONG
     if code == INTERRUPTED:
         typer.echo("interrupted", err=True)

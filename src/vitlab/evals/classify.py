@@ -11,7 +11,7 @@ from torch.nn import functional
 from vitlab.data.source import Source, class_indices
 from vitlab.errors import DataError
 from vitlab.evals.features import map_source
-from vitlab.models.classifier import Classifier
+from vitlab.models.classifier import Classifier, head_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def classify(model: Classifier, source: Source, batch_size: int = 64, workers: i
     if model.settings.num_classes != len(classes):
         raise DataError(
             str(source),
-            f"has {len(classes)} classes, the model's head {model.settings.num_classes}",
+            f"has {len(classes)} classes, {head_of(model)}",
             "fine-tune it first",
         )
     labels = class_indices(source.classes, classes, str(source))[source.labels]

@@ -67,6 +67,12 @@ def resize(name: str, values: Tensor, old: AnySettings, new: AnySettings) -> Ten
     return None
 
 
+def head_of(model: Classifier) -> str:
+    """Return how many classes a model can tell apart, in words for messages."""
+    classes = model.settings.num_classes
+    return "the model has no head" if classes is None else f"the model's head has {classes} outputs"
+
+
 def say_remainder(settings: AnySettings) -> None:
     """Log which pixels a ViT never sees because they fill no patch."""
     if isinstance(settings, ResNetSettings):

@@ -15,7 +15,7 @@ from vitlab.data.table import Table
 from vitlab.data.transforms import Augment
 from vitlab.errors import DataError
 from vitlab.evals.classify import Accuracy
-from vitlab.models.classifier import Classifier
+from vitlab.models.classifier import Classifier, head_of
 from vitlab.studies import run
 from vitlab.studies.recipe import InProgram, Origin, RunSettings, micro_batch_for, transfer
 from vitlab.studies.run import Given, RunResult
@@ -45,7 +45,7 @@ def finetune(
     if model.settings.num_classes != len(train.classes):
         raise DataError(
             str(train),
-            f"has {len(train.classes)} classes, the model's head {model.settings.num_classes} outputs",
+            f"has {len(train.classes)} classes, {head_of(model)}",
             f"load or build the model with num_classes={len(train.classes)}",
         )
     chosen = settings or transfer(steps).model_copy(update={"lr": lr})
