@@ -45,9 +45,9 @@ CASES = [
     (ViTSettings, {"position": SinCos2D(), "width": 18}, "use 16", {"width": 16}),
     (ViTSettings, {"position": SinCos2D(), "width": 2, "num_heads": 2}, "use 4", {"width": 4}),
     (ViTSettings, {"position": SinCos2D(), "width": 21, "num_heads": 3}, "use 24", {"width": 24}),
-    (ViTSettings, {"image_size": 7}, "smaller than one patch of 8×8", {"image_size": 8}),
-    (ViTSettings, {"image_size": (7, 40)}, "smaller than one patch of 8×8", {"image_size": (8, 40)}),
-    (ViTSettings, {"stem": HYBRID, "image_size": 7}, "the stride of the stem, 8", {"image_size": 8}),
+    (ViTSettings, {"image_size": 7}, "smaller than one patch; use at least 8×8", {"image_size": 8}),
+    (ViTSettings, {"image_size": (7, 40)}, "smaller than one patch; use at least 8×8", {"image_size": (8, 40)}),
+    (ViTSettings, {"stem": HYBRID, "image_size": 7}, "the stride of the stem; use at least 8×8", {"image_size": 8}),
     (ViTSettings, {"stem": HYBRID | {"patch_size": 4}, "image_size": 24}, "at least 25×25", {"image_size": 25}),
     (ViTSettings, {"stem": HYBRID | {"root_width": 40}}, "use 32", {"stem": HYBRID | {"root_width": 32}}),
     (ViTSettings, {"stem": HYBRID | {"root_width": 100}}, "use 96", {"stem": HYBRID | {"root_width": 96}}),
@@ -59,7 +59,7 @@ CASES = [
     (ViTSettings, AXIAL | {"position": Learned2D(place="shared")}, "use place stem", {"position": Learned2D()}),
     (ResNetSettings, {"root_width": 48}, "use 64", {"root_width": 64}),
     (ResNetSettings, {"root_width": 5}, "use 32", {"root_width": 32}),
-    (ResNetSettings, {"image_size": (64, 7)}, "the stride of the model, 8", {"image_size": (64, 8)}),
+    (ResNetSettings, {"image_size": (64, 7)}, "the stride of the model; use at least 8×8", {"image_size": (64, 8)}),
     (ResNetSettings, {"unit": AxialAttention(num_heads=5)}, "use 4", {"unit": AxialAttention(num_heads=4)}),
     (ResNetSettings, {"unit": AxialAttention(num_heads=99)}, "use 16", {"unit": AxialAttention(num_heads=16)}),
 ]
@@ -119,7 +119,11 @@ def test_the_command_line_refuses_in_one_line(within, model, change, remedy):
 
 
 def test_an_image_that_is_too_small_is_refused_on_the_command_line(within):
-    for model, reason in (("B/16", "one patch of 16×16"), ("R50+B/16", "the stem, 16"), ("BiT-R50x1", "the model, 32")):
+    for model, reason in (
+        ("B/16", "one patch; use at least 16×16"),
+        ("R50+B/16", "the stem; use at least 16×16"),
+        ("BiT-R50x1", "the model; use at least 32×32"),
+    ):
         done = within("finetune", "digits", "--model", model, "--image-size", "15")
         assert done.code == 2 and done.err.count("\n") == 1 and reason in done.error
 

@@ -124,6 +124,7 @@ def test_a_setting_that_does_not_exist_or_does_not_fit(refused, change, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (("--set", "train.objective=MaskedPatches"), ["no use for a head", "pretrain --recipe masked"]),
         (("--epochs", 2), ["--epochs", "--steps", "give one of the two"]),
         (("--epochs", 0), ["--epochs"]),
         (("--lr", 0), ["lr", "greater than 0"]),
@@ -152,7 +153,7 @@ def test_weights_and_a_model_name_contradict_each_other(refused, trained):
 
 
 def test_an_image_size_smaller_than_a_patch_of_the_weights(refused, trained):
-    words = ["--image-size", "2×2", "smaller than one patch of 4×4"]
+    words = ["--image-size", "2×2", "smaller than one patch; use at least 4×4"]
     refused("finetune", "digits", "--out", "out", "--weights", trained, "--image-size", 2, words=words)
 
 

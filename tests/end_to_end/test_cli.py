@@ -105,6 +105,16 @@ def test_fine_tuning_from_a_run_takes_its_weights_and_grows_to_another_size(trai
     assert set(found["per_class"]) == {"ant", "bee"}
 
 
+def test_masked_patch_prediction_can_go_on_from_weights(trained, photos, within):
+    masked = ("--set", "train.objective=MaskedPatches", "--set", "model.num_classes=null")
+    small = ("--batch-size", 4, "--workers", 0, "--steps", 2, "--device", "cpu")
+    done = within("finetune", photos, "--weights", trained, *masked, "--out", "run", *small)
+    assert done.code == 0, done.err
+    assert "test: loss" in done.err
+    done = within("evaluate", "run")
+    assert done.code == 2 and "the model has no head; fine-tune it first" in done.error
+
+
 def test_ready_train_and_val_folders_are_used(photos, tmp_path, within):
     data = tmp_path / "data"
     shutil.copytree(photos, data / "train")

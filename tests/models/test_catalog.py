@@ -146,6 +146,12 @@ def test_an_image_smaller_than_a_patch_is_refused(name, size):
         settings_for(name, image_size=size)
 
 
+def test_what_cannot_be_is_never_proposed():
+    with pytest.raises(SettingsError, match=r"no model 'B/0'; did you mean 'B/\d+'") as error:
+        settings_for("B/0")
+    assert "mean 'B/0'" not in str(error.value)
+
+
 def test_a_named_model_is_built_with_fresh_weights():
     model = build_named("Mini/4", num_classes=10, image_size=8)
     assert (model.settings.num_classes, model.settings.grid) == (10, Grid(2, 2))

@@ -163,7 +163,7 @@ def test_another_image_size_changes_no_parameter_of_a_convolutional_model(make_r
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("image_size", [7, 32], "image of 7×32 pixels is smaller than the stride of the model, 8"),
+        ("image_size", [7, 32], "image of 7×32 pixels is smaller than the stride of the model; use at least 8×8"),
         ("root_width", 48, "a root of 48 channels has no 32 groups; use 64"),
         ("root_width", 0, "root_width"),
         ("depths", [], "at least 1 item"),
@@ -188,6 +188,12 @@ def test_a_resnet_counts_its_convolutions_and_its_units():
     assert "50 layers" in settings.describe()
     assert settings.num_layers == 16
     assert small(image_size=Size(64, 64)).floats_per_image > small().floats_per_image > 0
+
+
+def test_axial_attention_says_which_size_it_was_built_for(make_resnet):
+    model = make_resnet(unit=AxialAttention())
+    with pytest.raises(ValueError, match=r"built for images of 32×24 pixels, not 24×32; give the size"):
+        model(torch.zeros(1, 3, 24, 32))
 
 
 def test_an_empty_model_has_the_shapes_of_a_built_one_without_memory():

@@ -31,7 +31,7 @@ def test_only_whole_patches_count(image, patch, grid):
 
 @pytest.mark.parametrize("image", [Size(15, 224), Size(224, 15), Size(15, 15)])
 def test_an_image_smaller_than_a_patch_is_refused_with_both_sizes(image):
-    with pytest.raises(ValueError, match=f"{image.height}×{image.width}.*smaller than one patch of 16×16"):
+    with pytest.raises(ValueError, match=f"{image.height}×{image.width}.*smaller than one patch; use at least 16×16"):
         grid_of(image, Size(16, 16))
 
 

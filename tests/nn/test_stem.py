@@ -69,7 +69,11 @@ def test_pixels_beyond_the_last_patch_of_features_are_said_to_be_unseen(make_set
 @pytest.mark.parametrize(
     ("stem", "image", "message"),
     [
-        (ResNetStem(depths=(1, 1, 1)), [15, 40], "image of 15×40 pixels is smaller than the stride of the stem, 16"),
+        (
+            ResNetStem(depths=(1, 1, 1)),
+            [15, 40],
+            "image of 15×40 pixels is smaller than the stride of the stem; use at least 16×16",
+        ),
         (ResNetStem(depths=(), patch_size=Size(8, 8)), [28, 40], "image of 28×40 .*use at least 29×29"),
     ],
 )

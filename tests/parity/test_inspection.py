@@ -21,7 +21,7 @@ def analysed(golden):
         path = case.path("params_released_naming")
         contents = read(path)
         model = empty(contents.settings.model_copy(update={"activation": "gelu"}))
-        return case, case.arrays("io"), fit(contents, path, model, new_head=False).model.eval()
+        return case, case.arrays("io"), fit(contents, path, model).model.eval()
 
     return make
 

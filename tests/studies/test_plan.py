@@ -6,7 +6,7 @@ import torch
 from vitlab.data.digits import Digits
 from vitlab.data.fractals import Fractals
 from vitlab.errors import SettingsError
-from vitlab.models.catalog import build_named
+from vitlab.models.catalog import build_named, settings_for
 from vitlab.models.classifier import build
 from vitlab.models.resnet import ResNetSettings
 from vitlab.studies.plan import Asked, choose_device, evaluation_source, plan_finetune, plan_pretrain
@@ -47,6 +47,16 @@ def test_epochs_are_passes_over_the_training_side():
     assert plan.settings.train.steps == -(-2 * len(plan.train) // 100)
 
 
+def test_steps_and_batch_are_what_set_says_wherever_they_count():
+    steps, batch = "train.steps=20", "train.batch_size=16"
+    train = plan_finetune(Asked(data="digits", changes=(steps,), **ON_CPU)).settings.train
+    assert (train.steps, train.schedule.warmup_steps, train.eval_every, train.checkpoint_every) == (20, 2, 2, 2)
+    plan = plan_finetune(Asked(data="digits", epochs=2, changes=(batch,), **ON_CPU))
+    assert plan.settings.train.steps == -(-2 * len(plan.train) // 16)
+    both = plan_finetune(Asked(data="digits", epochs=2, changes=(steps, batch), **ON_CPU)).settings.train
+    assert (both.steps, both.schedule.warmup_steps) == (20, 2)
+
+
 def test_pretraining_keeps_the_layer_before_the_head():
     model = plan_pretrain(Asked(data="digits", model="Mini/4", image_size=16, **ON_CPU)).settings.model
     assert model.representation_dim == model.width
@@ -63,6 +73,8 @@ def test_masked_pretraining_has_no_head_and_no_layer_before_it():
     [
         ({"changes": ("train.objective=MaskedPatches",)}, "no use for a head"),
         ({"recipe": "masked", "model": "BiT-R50x1"}, "needs patches to mask"),
+        ({"recipe": "masked", "changes": ("train.objective=Softmax",)}, "use --recipe pretrain"),
+        ({"recipe": "masked", "changes": ("train.objective.masked=0.95",)}, "use replaced 0.05 at most"),
     ],
 )
 def test_masking_what_cannot_be_masked_is_refused_before_anything_is_made(asked, words):
@@ -93,6 +105,12 @@ def test_weights_bring_their_model_and_their_preparation(tmp_path):
     assert plan.settings.recipe == "transfer" and plan.settings.weights.path.endswith("model.safetensors")
     assert tuple(plan.settings.model.image_size) == (24, 24) and plan.settings.model.num_classes == 10
     assert (plan.settings.image_spec.height, plan.settings.image_spec.interpolation) == (24, "bicubic")
+
+
+def test_a_new_head_has_no_bias_from_the_weights(tmp_path):
+    given = build(settings_for("Mini/4", 10, 16).model_copy(update={"head_bias": -10.0}), classes=Digits().classes)
+    save(given, tmp_path / "model.safetensors")
+    assert plan_finetune(Asked(data="digits", weights=tmp_path, **ON_CPU)).settings.model.head_bias == 0.0
 
 
 def test_a_large_batch_is_divided_and_a_small_one_is_not():

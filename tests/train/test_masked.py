@@ -93,7 +93,7 @@ def test_pixels_are_compared_in_the_models_range(settings):
 
 def test_what_is_predicted_is_what_was_under_the_mask(settings):
     """A prediction that knows a patch's colour from its place alone has no loss, so output tokens and targets are in step."""
-    task, model = MaskedTask(MaskedPatches(masked=1.0), settings), build(settings)
+    task, model = MaskedTask(MaskedPatches(masked=1.0, replaced=0.0), settings), build(settings)
     images = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
     labels = colours(to_patches(images, PATCH)[0], PATCH, 1)[:, 0]
     with torch.no_grad():
@@ -129,5 +129,12 @@ def test_a_model_without_whole_patches_is_refused(make_settings):
     from vitlab.nn.stem import ResNetStem
 
     odd = make_settings(image_size=Size(36, 36), stem=ResNetStem(depths=(1, 1), root_width=32), num_classes=None)
-    with pytest.raises(SettingsError, match="whole patches of 8×8"):
+    with pytest.raises(SettingsError, match="whole patches of 8×8; use --image-size 32x32"):
         MaskedTask(MaskedPatches(), odd)
+
+
+def test_shares_that_are_more_than_all_are_refused():
+    with pytest.raises(
+        ValueError, match=r"masked 0\.9 and replaced 0\.2 are more than 1 together; use replaced 0\.1 at most"
+    ):
+        MaskedPatches(masked=0.9, replaced=0.2)

@@ -158,6 +158,8 @@ def test_a_file_with_a_changed_byte_is_refused(make_npz):
 
 
 def test_an_image_smaller_than_the_stride_is_refused_in_one_line(make_npz):
-    with pytest.raises(WeightsError, match="7×7 pixels is smaller than the stride of the model, 8") as error:
+    with pytest.raises(
+        WeightsError, match="7×7 pixels is smaller than the stride of the model; use at least 8×8"
+    ) as error:
         load(make_npz(), trained_size=7)
     assert "\n" not in str(error.value)

@@ -10,7 +10,8 @@ from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import SettingsError, WeightsError
 from vitlab.models.classifier import build, empty
 from vitlab.nn.grid import Grid, Size
-from vitlab.nn.position import resize_table
+from vitlab.nn.pooling import Mean
+from vitlab.nn.position import Relative, resize_table
 from vitlab.weights.load import find, fit, load, load_with_report, read
 from vitlab.weights.save import HEADER, Header, save
 
@@ -71,6 +72,14 @@ def test_a_new_head_forgets_the_class_names_and_the_bias_it_started_from(saved):
     model = load(path, num_classes=2)
     assert model.classes == ()
     assert torch.equal(model.head.bias, torch.zeros(2))
+
+
+def test_a_head_whose_layer_before_it_is_dropped_is_new_in_every_way(saved):
+    _, path = saved(head_bias=-10.0)
+    loaded = load_with_report(path, representation=False)
+    assert loaded.report.replaced == ["head.weight", "head.bias"]
+    assert loaded.model.classes == () and loaded.model.settings.head_bias == 0.0
+    assert torch.equal(loaded.model.head.bias, torch.zeros(3))
 
 
 @pytest.mark.parametrize(("size", "grid"), [(12, Grid(3, 3)), ((8, 16), Grid(2, 4)), (8, Grid(2, 2))])
@@ -155,8 +164,10 @@ def test_a_released_file_with_impossible_arrays_is_refused(make_npz, name, array
 
 def test_a_grid_that_is_not_square_is_read_with_the_trained_size(make_npz):
     path = make_npz(image_size=Size(8, 12))
-    with pytest.raises(WeightsError, match="trained_size"):
+    with pytest.raises(WeightsError, match=r"load\(\.\.\., trained_size=.*vitlab\.save"):
         load(path)
+    with pytest.raises(WeightsError, match=r"3×3 pixels is smaller than one patch.*check trained_size"):
+        load(path, trained_size=3)
     with pytest.raises(WeightsError, match="6 positions, not the 2×2 of 8×8"):
         load(path, trained_size=8)
     assert load(path, trained_size=(8, 12)).settings.grid == Grid(2, 3)
@@ -186,13 +197,28 @@ def test_a_position_table_of_another_grid_is_refused_even_when_it_would_be_resiz
             load(path, image_size=size)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [({}, {"pool": Mean()}), ({"position": Relative(), "registers": 3}, {"position": Relative(), "registers": 0})],
+    ids=["a row less", "fewer tokens"],
+)
+@pytest.mark.parametrize("size", [Size(8, 8), Size(12, 16)], ids=str)
+def test_positions_that_do_not_fit_are_refused_at_any_size(saved, make_settings, old, new, size):
+    _, path = saved(**old)
+    other = build(make_settings(**new, image_size=size, representation_dim=6))
+    before = {name: parameter.detach().clone() for name, parameter in other.named_parameters()}
+    with pytest.raises(WeightsError, match=r"'.*\.table' has shape"):
+        fit(read(path), path, other)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in other.named_parameters())
+
+
 def test_a_refused_file_leaves_the_model_untouched(saved):
     model, path = saved()
     other = build(model.settings, seed=5)
     before = {name: parameter.detach().clone() for name, parameter in other.named_parameters()}
     altered(path, model, lambda tensors: tensors["head.bias"].fill_(float("inf")))
     with pytest.raises(WeightsError):
-        fit(read(path), path, other, new_head=False)
+        fit(read(path), path, other)
     assert all(torch.equal(parameter, before[name]) for name, parameter in other.named_parameters())
 
 
@@ -248,5 +274,5 @@ def test_the_transform_of_a_released_file_is_the_papers_at_the_size_of_the_file(
 
 def test_an_empty_model_can_be_filled(saved):
     model, path = saved()
-    loaded = fit(read(path), path, empty(model.settings), new_head=False)
+    loaded = fit(read(path), path, empty(model.settings))
     assert torch.equal(loaded.model.head.weight, model.head.weight)

@@ -37,7 +37,12 @@ Data = Annotated[
 ]
 EvalData = Annotated[str | None, typer.Option("--eval-data", help="Evaluate on this instead of a part of DATA.")]
 Out = Annotated[Path | None, typer.Option(help="The run folder; it must not exist. Default: runs/<recipe>-<data>.")]
-Model = Annotated[str | None, typer.Option(help="A size and a patch size: Mini/4, S/16, B/32 (see `vitlab models`).")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A name from `vitlab models`: S/16 is a size and a patch size, R50+B/32 a hybrid, BiT-R50x1 a ResNet."
+    ),
+]
 Weights = Annotated[
     Path | None, typer.Option(help="Start from these weights: a released .npz, a .safetensors, or a run folder.")
 ]
@@ -49,7 +54,12 @@ Pretraining = Annotated[
     PretrainingRecipe | None,
     typer.Option("--recipe", help="From labels (the default), or by masked patch prediction, without them."),
 ]
-ImageSize = Annotated[str | None, typer.Option(help="Pixels: 224, or 384x640 (height x width).")]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        help="Pixels: 224, or 384x640 (height x width). With weights, by default theirs; the paper fine-tunes at 384."
+    ),
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="Updates to make.")]
 Epochs = Annotated[float | None, typer.Option(min=0, help="Passes over the data, instead of --steps.")]
 Lr = Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")]

@@ -25,9 +25,9 @@ def pretrain(
     changes: options.Set = None,
     resume: options.Resume = False,
 ) -> None:
-    """Pre-train a model from fresh weights on labelled images.
+    """Pre-train a model from fresh weights, on labelled images or, by --recipe masked, on images without labels.
 
-    The model keeps the tanh layer before its head, as the paper's pre-training does.
+    With labels, a ViT keeps the tanh layer before its head, as the paper's pre-training does.
     """
     from vitlab.studies.plan import Asked, plan_pretrain
 

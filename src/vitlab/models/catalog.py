@@ -90,7 +90,7 @@ def settings_for(
         return parse(ResNetSettings, common | shape, name)
     if name == "AxialResNet-50":
         return parse(ResNetSettings, common | {"unit": AxialAttention()}, name)
-    patch = name.rpartition("/")[2]
+    patch = name.rpartition("/")[2].lstrip("0")
     known = [*NAMES, *(f"{shape}/{patch if patch.isdecimal() else 16}" for shape in SHAPES)]
     raise SettingsError("model", f"there is no model '{name}'", nearest(name, known) + "; see `vitlab models`")
 

@@ -46,7 +46,9 @@ class ResNetSettings(Settings):
     def _fits(self) -> "ResNetSettings":
         stride = stride_of(self.depths)
         if min(self.image_size) < stride:
-            raise ValueError(f"an image of {self.image_size} pixels is smaller than the stride of the model, {stride}")
+            raise ValueError(
+                f"an image of {self.image_size} pixels is smaller than the stride of the model; use at least {stride}×{stride}"
+            )
         if isinstance(self.unit, AxialAttention) and self.root_width % (2 * self.unit.num_heads):
             half, heads = self.root_width // 2, self.unit.num_heads
             near = [number for number in range(1, half + 1) if half % number == 0]
@@ -71,7 +73,12 @@ class ResNetSettings(Settings):
     @property
     def floats_per_image(self) -> int:
         """About how many numbers a training step keeps for each image, for the backward pass."""
-        return floats_per_image(self.depths, self.root_width, self.image_size)
+        total = floats_per_image(self.depths, self.root_width, self.image_size)
+        if isinstance(self.unit, AxialAttention):
+            for stage, depth in enumerate(self.depths):
+                size = feature_size(self.image_size, self.depths[: stage + 1])
+                total += depth * self.unit.extra_floats(size, self.root_width << stage)
+        return total
 
 
 class ResNet(nn.Module):
@@ -95,7 +102,11 @@ class ResNet(nn.Module):
         self.head = nn.Linear(features, s.num_classes) if s.num_classes else nn.Identity()
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """Return the logits of `images`, which are in the value range of `image_spec` (features where there is no head)."""
+        """Return the logits of `images`, which are in the value range of `image_spec` (features where there is no head).
+
+        Raises:
+            ValueError: the positions of axial attention were built for images of another size.
+        """
         return self.head(self.features(images))
 
     def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b r"]:
@@ -104,6 +115,12 @@ class ResNet(nn.Module):
 
     def feature_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b r p q"]:
         """Return the output of the last stage, after the norm and the ReLU that the pre-activation form has there."""
+        size, built = Size(images.shape[2], images.shape[3]), self.settings.image_size
+        if isinstance(self.settings.unit, AxialAttention) and feature_size(size, ()) != feature_size(built, ()):
+            raise ValueError(
+                f"axial attention was built for images of {built} pixels, not {size}; "
+                "give the size when it is built or loaded (image_size=...)"
+            )
         x = self.root(images)
         for stage in self.stages:
             x = stage(x)

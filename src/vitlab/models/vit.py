@@ -85,9 +85,10 @@ class ViTSettings(Settings):
             )
         if isinstance(self.attention, Axial):
             self._check_axial()
-        if self.stem.grid(self.image_size).cells * self.width > MAX_TOKEN_VALUES:
+        if self.num_tokens * self.width > MAX_TOKEN_VALUES:
+            remedy = "fewer registers" if self.registers > self.grid.cells else "a smaller image_size"
             raise ValueError(
-                f"{self.grid} tokens of width {self.width} are more than a model can hold; use a smaller image_size"
+                f"{self.num_tokens:,} tokens of width {self.width:,} are more than a model can hold; use {remedy}"
             )
         return self
 
@@ -122,6 +123,11 @@ class ViTSettings(Settings):
         return self.pool.num_prefix + self.registers
 
     @property
+    def num_tokens(self) -> int:
+        """How many tokens the encoder reads."""
+        return self.grid.cells + self.num_prefix
+
+    @property
     def num_layers(self) -> int:
         """How many blocks lie on each other, a hybrid's units too."""
         return self.depth + (sum(self.stem.depths) if isinstance(self.stem, ResNetStem) else 0)
@@ -129,9 +135,10 @@ class ViTSettings(Settings):
     @property
     def floats_per_image(self) -> int:
         """About how many numbers a training step keeps for each image, for the backward pass."""
-        tokens = self.grid.cells + self.num_prefix
         blocks = self.depth * (2 if isinstance(self.attention, Axial) else 1)
-        return tokens * blocks * (12 * self.width + 2 * self.mlp_dim) + self.stem.floats_per_image(self.image_size)
+        logits = 2 * self.num_heads * self.num_tokens if isinstance(self.position, Relative) else 0
+        each = 12 * self.width + 2 * self.mlp_dim + logits
+        return self.num_tokens * blocks * each + self.stem.floats_per_image(self.image_size)
 
 
 class ViT(nn.Module):
@@ -161,7 +168,7 @@ class ViT(nn.Module):
             s.norm_eps,
             s.dropout,
             layer_scale=s.layer_scale is not None,
-            relative_tokens=s.num_prefix + s.grid.cells if isinstance(s.position, Relative) else None,
+            relative_tokens=s.num_tokens if isinstance(s.position, Relative) else None,
         )
         self.encoder = Encoder([self._block(block, layer) for layer in range(s.depth)], s.width, s.norm_eps)
         self.pooling = build_pooling(s.pool, block, s.num_prefix)
@@ -229,4 +236,4 @@ def resize(name: str, values: Tensor, old: ViTSettings, new: ViTSettings) -> Ten
     part, _, leaf = name.rpartition(".")
     if not part.endswith(("position", "attention.relative")):
         return None
-    return position.resize(new.position, leaf, values, new.pool.num_prefix, old.grid, new.grid)
+    return position.resize(old.position, leaf, values, old.pool.num_prefix, old.grid, new.grid)

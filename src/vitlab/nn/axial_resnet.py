@@ -105,6 +105,13 @@ class AxialAttention(Settings):
         """The constants of the author's code."""
         return AXIAL
 
+    def extra_floats(self, size: Size, width: int) -> int:
+        """Return about how many numbers a unit on a feature map of `size` keeps for training that a convolution would not."""
+        each = (
+            3 * self.num_heads * (size.height + size.width) + 8 * width
+        )  # attention along both axes; queries, keys, values
+        return size.height * size.width * each
+
     @property
     def make(self) -> MakeUnit:
         """What makes one bottleneck."""

@@ -53,5 +53,5 @@ def grid_of(image: Size, patch: Size) -> Grid:
     """
     grid = Grid(image.height // patch.height, image.width // patch.width)
     if grid.cells == 0:
-        raise ValueError(f"an image of {image} pixels is smaller than one patch of {patch}")
+        raise ValueError(f"an image of {image} pixels is smaller than one patch; use at least {patch}")
     return grid

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Generator, Tensor, nn
 
+from vitlab.errors import SettingsError
 from vitlab.nn.seed import keyed_seed
 
 Initialiser = Callable[[Tensor, Generator], object]
@@ -125,8 +126,13 @@ def initialise(module: nn.Module, table: Initialisers, seed: int) -> None:
 
     Raises:
         ValueError: a parameter matches no entry, or a value was left unwritten.
+        SettingsError: the memory of this machine does not hold the parameters.
     """
-    module.to_empty(device="cpu")
+    try:
+        module.to_empty(device="cpu")
+    except RuntimeError:  # what torch's allocator raises
+        gigabytes = sum(parameter.numel() for parameter in module.parameters()) * 4 / 1e9
+        raise SettingsError("model", f"needs {gigabytes:,.0f} GB of memory", "choose a smaller one") from None
     for name, parameter in module.named_parameters():
         parameter.fill_(math.nan)
         write = next((write for pattern, write in table.items() if re.fullmatch(pattern, name)), None)

@@ -48,7 +48,9 @@ class ResNetStem(Settings):
         """
         stride = stride_of(self.depths)
         if min(image) < stride:
-            raise ValueError(f"an image of {image} pixels is smaller than the stride of the stem, {stride}")
+            raise ValueError(
+                f"an image of {image} pixels is smaller than the stride of the stem; use at least {stride}×{stride}"
+            )
         least = Size(*(stride * (cells - 1) + 1 for cells in self.patch_size))  # the feature map rounds up
         if image.height < least.height or image.width < least.width:
             raise ValueError(f"an image of {image} pixels is smaller than one patch; use at least {least}")

@@ -36,7 +36,7 @@ from vitlab.studies.recipe import (
 )
 from vitlab.train.config import TrainSettings
 from vitlab.train.masked import MaskedPatches
-from vitlab.train.objective import build_task
+from vitlab.train.objective import check_objective
 from vitlab.weights.load import adapt, find, read
 
 SMALL_PIXELS = 40
@@ -109,15 +109,13 @@ def plan_finetune(asked: Asked) -> Plan:
     file = find(asked.weights)
     contents = read(file)
     recipe, size = _transfer(asked, opened.train, contents.settings)
-    keep_head = contents.classes == opened.train.classes
     model = adapt(
         contents.settings,
         "--image-size",
         num_classes=len(opened.train.classes),
         image_size=size,
-        keep_head=keep_head,
-        keep_representation=keep_head,
-    )
+        keep_representation=contents.classes == opened.train.classes,
+    ).model_copy(update={"head_bias": 0.0})
     origin = Origin(path=str(file.resolve()), sha256=files.sha256(file))
     return _resolve(recipe, asked, opened, model, contents.image_spec, origin)
 
@@ -227,10 +225,6 @@ def _resolve(
         raise SettingsError("--epochs", f"{asked.epochs:g} is not above zero", "give a number of passes over the data")
     if asked.steps and asked.epochs:
         raise SettingsError("--epochs", "contradicts --steps", "give one of the two")
-    default = recipe.training(recipe.steps)
-    steps = asked.steps or recipe.steps
-    if asked.epochs:
-        steps = steps_for(asked.epochs, opened.train, asked.batch_size or default.batch_size)
     flip = recipe.augment.flip and not isinstance(opened.train, Digits)
     base = RunSettings(
         recipe=recipe.name,
@@ -240,7 +234,7 @@ def _resolve(
         evals=opened.evals,
         image_spec=spec.model_copy(update={"height": model.image_size.height, "width": model.image_size.width}),
         augment=recipe.augment.model_copy(update={"flip": flip}),
-        train=_with_intervals(default, asked),
+        train=_with_intervals(recipe.training(recipe.steps), asked),
         on_bad_image=asked.on_bad_image,
         workers=_workers(asked, opened.train),
         device=str(choose_device(asked.device)),
@@ -248,8 +242,15 @@ def _resolve(
     )
     options = {"lr": asked.lr, "batch_size": asked.batch_size, "seed": asked.seed}
     changes = [f"train.{name}={value}" for name, value in options.items() if value is not None]
+    changes += asked.changes
+    steps = asked.steps
+    if asked.epochs:
+        steps = steps_for(asked.epochs, opened.train, override(base, changes).train.batch_size)
+    if steps:
+        changes.insert(0, f"train.steps={steps}")
+    steps = override(base, changes).train.steps  # schedule and intervals follow it, whichever option said it
     settings = base.model_copy(update={"train": _with_intervals(recipe.training(steps), asked)})
-    settings = override(settings, [*changes, *asked.changes])
+    settings = override(settings, changes)
     _check(settings, opened)
     differences = difference(base, settings)
     micro = settings.train.micro_batch_size or micro_batch_for(settings.model, settings.train.batch_size)
@@ -275,17 +276,12 @@ def _workers(asked: Asked, source: AnySource) -> int:
 
 def _check(settings: RunSettings, opened: _Sources) -> None:
     """Refuse overrides that would contradict the data or each other."""
-    masked = isinstance(settings.train.objective, MaskedPatches)
-    if masked and settings.model.num_classes is not None:
-        raise SettingsError(
-            "--set train.objective", "MaskedPatches has no use for a head", "use pretrain --recipe masked"
-        )
-    if not masked and settings.model.num_classes != len(opened.train.classes):
-        raise SettingsError(
-            "--set model.num_classes", f"the data have {len(opened.train.classes)} classes", "leave it to the data"
-        )
-    with torch.device("meta"):
-        build_task(settings.train.objective, settings.model)
+    objective, classes = settings.train.objective, len(opened.train.classes)
+    if settings.recipe == "masked" and not isinstance(objective, MaskedPatches):
+        raise SettingsError("--set train.objective", "the recipe masked has no labels", "use --recipe pretrain")
+    if not isinstance(objective, MaskedPatches) and settings.model.num_classes != classes:
+        raise SettingsError("--set model.num_classes", f"the data have {classes} classes", "leave it to the data")
+    check_objective(settings.train.objective, settings.model)
     spec_size = Size(settings.image_spec.height, settings.image_spec.width)
     if spec_size != settings.model.image_size:
         raise SettingsError(

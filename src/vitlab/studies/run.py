@@ -17,6 +17,7 @@ from vitlab.models.classifier import Classifier, build, empty
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
 from vitlab.train.loop import Watcher, train
 from vitlab.train.masked import MaskedLoss, MaskedTask
+from vitlab.train.objective import check_objective
 from vitlab.train.run import RunFolder, describe_environment, read_metrics, refuse_taken
 from vitlab.train.state import TrainState
 from vitlab.weights.load import fit, load, read
@@ -68,6 +69,7 @@ def start(settings: RunSettings, out: Path, watcher: Watcher, say: Say, *, given
         Interrupted: the run was asked to stop; it can be resumed.
     """
     refuse_taken(out)
+    check_objective(settings.train.objective, settings.model)
     data = _open_data(settings, say, given)
     model = given.model if given else _first_model(settings, data.train, say)
     environment = describe_environment(torch.device(settings.device), settings.workers)
@@ -199,15 +201,15 @@ def _without_bad_images(source: Source, workers: int, bad: list[ImageError], say
 
 def _first_model(settings: RunSettings, source: Source, say: Say) -> Classifier:
     """Return the model before its first step, from the weights that the settings name, or fresh."""
+    classes = source.classes if settings.model.num_classes else ()
     if settings.weights is None:
-        model = build(settings.model, settings.train.seed, source.classes if settings.model.num_classes else ())
+        model = build(settings.model, settings.train.seed, classes)
         model.image_spec = settings.image_spec
         return model
     check_origin(settings.weights)
     path = Path(settings.weights.path)
     contents = read(path)
-    target = empty(settings.model, settings.image_spec, source.classes)
-    loaded = fit(contents, path, target, new_head=contents.classes != source.classes)
+    loaded = fit(contents, path, empty(settings.model, settings.image_spec, classes))
     for line in loaded.report.lines():
         say(line)
     return loaded.model

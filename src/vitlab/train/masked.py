@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
@@ -16,7 +16,7 @@ from vitlab.data.source import Source
 from vitlab.errors import ImageError, SettingsError
 from vitlab.models.classifier import AnySettings, Classifier
 from vitlab.models.vit import ViT, ViTSettings
-from vitlab.nn.grid import Size, grid_of
+from vitlab.nn.grid import Grid, Size
 from vitlab.nn.patches import to_patches
 from vitlab.nn.seed import keyed_seed
 
@@ -46,6 +46,15 @@ class MaskedPatches(Settings):
     masked: Annotated[float, Field(ge=0, le=1)] = 0.8
     replaced: Annotated[float, Field(ge=0, le=1)] = 0.1
 
+    @model_validator(mode="after")
+    def _shares(self) -> "MaskedPatches":
+        if self.masked + self.replaced > 1 + 1e-9:
+            raise ValueError(
+                f"masked {self.masked:g} and replaced {self.replaced:g} are more than 1 together; "
+                f"use replaced {1 - self.masked:g} at most"
+            )
+        return self
+
     def outputs(self, patch: Size) -> int:
         """Return how many numbers are predicted for a patch of `patch` pixels."""
         return {
@@ -62,11 +71,17 @@ class MaskedTask(nn.Module):
         super().__init__()
         if not isinstance(settings, ViTSettings):
             raise SettingsError("train.objective", "MaskedPatches needs patches to mask", "choose a ViT, --model B/16")
-        if grid_of(settings.image_size, settings.stem.cell) != settings.grid:
+        if settings.num_classes is not None:
             raise SettingsError(
-                "train.objective", f"MaskedPatches needs whole patches of {settings.stem.cell}", "use --image-size 224"
+                "train.objective", "MaskedPatches has no use for a head", "use pretrain --recipe masked"
             )
         self.objective, self.patch = objective, settings.stem.cell
+        sides = tuple(zip(settings.image_size, self.patch, strict=True))
+        if Grid(*(side // cell for side, cell in sides)) != settings.grid:  # a ResNet's feature map rounds up
+            near = "x".join(str(max(1, round(side / cell)) * cell) for side, cell in sides)
+            raise SettingsError(
+                "train.objective", f"MaskedPatches needs whole patches of {self.patch}", f"use --image-size {near}"
+            )
         self.mask_embedding = nn.Parameter(torch.zeros(settings.width))
         self.prediction = nn.Linear(settings.width, objective.outputs(self.patch))
         nn.init.zeros_(self.prediction.weight)

@@ -70,6 +70,16 @@ class Supervised(nn.Module):
         return share * ours + (1 - share) * others
 
 
+def check_objective(objective: Objective, settings: AnySettings) -> None:
+    """Refuse an objective that models of `settings` cannot be trained with.
+
+    Raises:
+        SettingsError: the objective needs another kind of model.
+    """
+    with torch.device("meta"):
+        build_task(objective, settings)
+
+
 Task = Supervised | MaskedTask
 """What is minimised: a module from a model, uint8 images [b, c, h, w] and labels [b] to losses [b], with parameters of its own."""
 

@@ -102,18 +102,17 @@ def load_with_report(
     file = find(Path(path))
     contents = read(file, None if trained_size is None else as_size(trained_size))
     old = contents.settings
-    new_head = num_classes is not None and num_classes != old.num_classes
+    classes = num_classes or old.num_classes
     settings = adapt(
         old,
         file,
-        num_classes=num_classes if new_head else old.num_classes,
+        num_classes=classes,
         image_size=old.image_size if image_size is None else as_size(image_size),
-        keep_head=not new_head,
-        keep_representation=not new_head if representation is None else representation,
+        keep_representation=classes == old.num_classes if representation is None else representation,
     )
     size = settings.image_size
     spec = contents.image_spec.model_copy(update={"height": size.height, "width": size.width})
-    return fit(contents, file, empty(settings, spec, () if new_head else contents.classes), new_head=new_head)
+    return fit(contents, file, empty(settings, spec, contents.classes if keeps_head(old, settings) else ()))
 
 
 def adapt(
@@ -122,7 +121,6 @@ def adapt(
     *,
     num_classes: int | None,
     image_size: Size,
-    keep_head: bool,
     keep_representation: bool,
 ) -> AnySettings:
     """Return `settings` for other classes and another size; a new head starts without bias.
@@ -131,11 +129,15 @@ def adapt(
         SettingsError: the size does not fit the model; `where` names what asked for it.
     """
     changes: dict[str, Any] = {"num_classes": num_classes, "image_size": tuple(image_size)}
-    if not keep_head:
-        changes["head_bias"] = 0.0
     if isinstance(settings, ViTSettings) and not keep_representation:
         changes["representation_dim"] = None
-    return parse(type(settings), to_json(settings) | changes, where)
+    adapted = parse(type(settings), to_json(settings) | changes, where)
+    return adapted if keeps_head(settings, adapted) else adapted.model_copy(update={"head_bias": 0.0})
+
+
+def keeps_head(old: AnySettings, new: AnySettings) -> bool:
+    """Return whether the head of a model also fits another: as many classes, behind the same representation layer."""
+    return _head_inputs(old) == _head_inputs(new)
 
 
 def find(path: Path) -> Path:
@@ -174,6 +176,7 @@ class _Layout:
 
 
 def _layout(path: Path, shapes: dict[str, tuple[int, ...]], trained_size: Size | None) -> _Layout:
+    remedy = "get the file again" if trained_size is None else "check trained_size, or get the file again"
     try:
         if official.is_official(shapes):
             vit = official.settings_of(path, shapes, trained_size)
@@ -188,9 +191,9 @@ def _layout(path: Path, shapes: dict[str, tuple[int, ...]], trained_size: Size |
                 lambda _, array, shape: bit.to_ours(array, shape),
             )
     except SettingsError as error:
-        raise WeightsError(path, f"is of no model that can be built ({error.what})", "get the file again") from None
+        raise WeightsError(path, f"is of no model that can be built ({error.what})", remedy) from None
     except ValueError as error:
-        raise WeightsError(path, f"is no ViT ({error})", "get the file again") from None
+        raise WeightsError(path, f"is no ViT ({error})", remedy) from None
     shown = ", ".join(sorted(shapes)[:3])
     raise WeightsError(
         path, f"is an .npz file but no released ViT or BiT (its arrays: {shown}, …)", "give weights of one of these"
@@ -248,16 +251,16 @@ def _read_ours(path: Path) -> Contents:
 
 
 @torch.no_grad()
-def fit(contents: Contents, path: Path, model: Classifier, *, new_head: bool) -> Loaded:
+def fit(contents: Contents, path: Path, model: Classifier) -> Loaded:
     """Fill `model` (its present values do not matter) from `contents` and report; decide everything first, then write.
 
-    The head is kept unless `new_head` or its input changed; positions are resized where the grid differs.
+    The head is kept where it fits and `model` has no other class names; positions are resized where the grid differs.
 
     Raises:
         WeightsError: a parameter is missing, of another shape, or not finite; the model is untouched then.
     """
     report, old, new = Report(extra=list(contents.extra)), contents.settings, model.settings
-    new_head = new_head or _head_inputs(new) != _head_inputs(old)
+    new_head = not keeps_head(old, new) or (model.classes != () and model.classes != contents.classes)
     before = {name: parameter.shape for name, parameter in empty(old).named_parameters()}
     planned: dict[str, Tensor] = {}
     wrong: list[str] = []
@@ -269,17 +272,14 @@ def fit(contents: Contents, path: Path, model: Classifier, *, new_head: bool) ->
             report.missing.append(name)
         elif name in before and tensor.shape != before[name]:
             wrong.append(f"'{name}' has shape {list(tensor.shape)}, not {list(before[name])}")
-        elif old.image_size != new.image_size and (resized := resize(name, tensor, old, new)) is not None:
+        elif (resized := _resized(name, tensor, old, new)).shape != parameter.shape:
+            wrong.append(f"'{name}' has shape {list(resized.shape)}, not {list(parameter.shape)}")
+        else:
             planned[name] = resized
             if resized is tensor:
                 report.matched.append(name)
             else:
                 report.resized.append(f"{name} {_extent(old)} -> {_extent(new)}")
-        elif tensor.shape != parameter.shape:
-            wrong.append(f"'{name}' has shape {list(tensor.shape)}, not {list(parameter.shape)}")
-        else:
-            planned[name] = tensor
-            report.matched.append(name)
     parameters = dict(model.named_parameters())
     report.dropped = [name for name in contents.tensors if name not in parameters]
     wrong += [
@@ -297,8 +297,13 @@ def fit(contents: Contents, path: Path, model: Classifier, *, new_head: bool) ->
     return Loaded(model, report)
 
 
+def _resized(name: str, tensor: Tensor, old: AnySettings, new: AnySettings) -> Tensor:
+    """Return the parameter `name` for the image size of `new`, `tensor` itself where that changes nothing."""
+    resized = resize(name, tensor, old, new) if old.image_size != new.image_size else None
+    return tensor if resized is None else resized
+
+
 def _head_inputs(settings: AnySettings) -> tuple[int | None, int | None]:
-    """Return what a head must have in common with another to be kept: its classes, and the layer before it."""
     return settings.num_classes, settings.representation_dim if isinstance(settings, ViTSettings) else None
 
 

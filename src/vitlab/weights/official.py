@@ -204,6 +204,8 @@ def _grid(path: Path, cells: int, stem: Stem, trained_size: Size | None) -> Grid
     side = math.isqrt(max(cells, 0))
     if side == 0 or side * side != cells:
         raise WeightsError(
-            path, f"has {cells} positions, not a square grid", "say the size it was trained at: trained_size=(h, w)"
+            path,
+            f"has {cells} positions, not a square grid",
+            "load it in Python with vitlab.load(..., trained_size=(height, width)) and vitlab.save it",
         )
     return Grid(side, side)
