@@ -192,7 +192,7 @@ def make_weights(kind, path, trained):
         ("pickle", ["pickle", "can run code", "convert it"]),
         ("objects", ["Python objects"]),
         ("cut npz", ["damaged zip", "get the file again"]),
-        ("other npz", ["no released ViT or BiT", "(its arrays: a, b"]),
+        ("other npz", ["no model that is known here", "(its arrays: a, b"]),
         ("cut safetensors", ["damaged", "get the file again"]),
         ("other safetensors", ["no 'vitlab' in its header"]),
         ("not finite", ["not finite"]),

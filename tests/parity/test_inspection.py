@@ -6,7 +6,6 @@ import torch
 
 from vitlab.inspection.attention import attention_by_layer, rollout
 from vitlab.inspection.embeddings import filter_components, position_similarity
-from vitlab.models.classifier import empty
 from vitlab.weights.load import fit, read
 
 CASES = ["rollout_7x7", "rollout_4x4"]
@@ -20,8 +19,8 @@ def analysed(golden):
         case = golden(f"analysis/{name}")
         path = case.path("params_released_naming")
         contents = read(path)
-        model = empty(contents.settings.model_copy(update={"activation": "gelu"}))
-        return case, case.arrays("io"), fit(contents, path, model).model.eval()
+        settings = contents.settings.model_copy(update={"activation": "gelu"})
+        return case, case.arrays("io"), fit(contents, path, settings, contents.image_spec, ()).model.eval()
 
     return make
 

@@ -105,7 +105,7 @@ CONV = f"{FIRST}/a/standardized_conv2d/kernel"
 @pytest.mark.parametrize(
     ("arrays", "what"),
     [
-        ({ROOT: None}, "no released ViT or BiT"),
+        ({ROOT: None}, "no model that is known here"),
         ({ROOT: np.float32(1)}, "is not a complete BiT"),
         ({ROOT: np.ones((7, 7, 3, 33), np.float32)}, "a root of 33 channels has no 32 groups"),
         ({ROOT: np.ones((7, 7, 1, 32), np.float32)}, rf"'{ROOT}' has shape \[7, 7, 1, 32\], not \[7, 7, 3, 32\]"),

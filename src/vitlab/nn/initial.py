@@ -119,25 +119,33 @@ def resnet_table(head_bias: float, last_scale: float) -> dict[str, Initialiser]:
 
 @torch.no_grad()
 def initialise(module: nn.Module, table: Initialisers, seed: int) -> None:
-    """Write every parameter of `module` by the first entry of `table` whose expression matches its whole name.
+    """Give every parameter of `module` that is on the meta device memory, and write it by the first entry that matches its name.
 
-    Each parameter has a random stream of its own, keyed by the seed and its name, so that adding one changes no other.
-    The module may be on the meta device; it is given memory here, filled with NaN until it is written.
+    Each parameter has a random stream of its own, keyed by the seed and its name, so that adding one changes no other. It is
+    filled with NaN until it is written.
 
     Raises:
         ValueError: a parameter matches no entry, or a value was left unwritten.
         SettingsError: the memory of this machine does not hold the parameters.
     """
-    try:
-        module.to_empty(device="cpu")
-    except RuntimeError:  # what torch's allocator raises
-        gigabytes = sum(parameter.numel() for parameter in module.parameters()) * 4 / 1e9
-        raise SettingsError("model", f"needs {gigabytes:,.0f} GB of memory", "choose a smaller one") from None
-    for name, parameter in module.named_parameters():
-        parameter.fill_(math.nan)
+    for name, parameter in list(module.named_parameters()):
+        if not parameter.is_meta:
+            continue
         write = next((write for pattern, write in table.items() if re.fullmatch(pattern, name)), None)
         if write is None:
             raise ValueError(f"no initialiser for the parameter '{name}'")
-        write(parameter, Generator().manual_seed(keyed_seed(seed, name)))
-        if parameter.isnan().any():
+        try:
+            values = torch.full(parameter.shape, math.nan, dtype=parameter.dtype, device="cpu")
+        except RuntimeError:  # what torch's allocator raises
+            gigabytes = sum(parameter.numel() for parameter in module.parameters()) * 4 / 1e9
+            raise SettingsError("model", f"needs {gigabytes:,.0f} GB of memory", "choose a smaller one") from None
+        write(values, Generator().manual_seed(keyed_seed(seed, name)))
+        if values.isnan().any():
             raise ValueError(f"the parameter '{name}' was left unwritten")
+        put(module, name, values)
+
+
+def put(module: nn.Module, name: str, values: Tensor) -> None:
+    """Make `values` the parameter `name` of `module`."""
+    place, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(place), leaf, nn.Parameter(values))

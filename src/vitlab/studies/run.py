@@ -13,7 +13,7 @@ from vitlab.data.loader import TrainBatches, find_bad_images
 from vitlab.data.source import Source, Subset, class_indices
 from vitlab.errors import BadImagesError, DataError, ImageError, RunFolderError, WeightsError
 from vitlab.evals.classify import Accuracy, Predictions, classify
-from vitlab.models.classifier import Classifier, build, empty
+from vitlab.models.classifier import Classifier, build
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
 from vitlab.train.loop import Watcher, train
 from vitlab.train.masked import MaskedLoss, MaskedTask
@@ -209,7 +209,7 @@ def _first_model(settings: RunSettings, source: Source, say: Say) -> Classifier:
     check_origin(settings.weights)
     path = Path(settings.weights.path)
     contents = read(path)
-    loaded = fit(contents, path, empty(settings.model, settings.image_spec, classes))
+    loaded = fit(contents, path, settings.model, settings.image_spec, classes)
     for line in loaded.report.lines():
         say(line)
     return loaded.model

@@ -5,7 +5,7 @@ Kernels are [height, width, in, out], the head's too; ours are [out, in, height,
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from vitlab.config import parse
 from vitlab.errors import WeightsError
 from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Size
+from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out
 
-Shapes = Mapping[str, tuple[int, ...]]
 ROOT, HEAD = "resnet/root_block/standardized_conv2d/kernel", "resnet/head/conv2d"
 PRETRAINED_SIZE = Size(224, 224)
 """The files do not say their image size; BiT was pre-trained at this one, and works at any."""
@@ -33,6 +33,24 @@ def canonical(name: str) -> str:
 def is_bit(names: Iterable[str]) -> bool:
     """Return whether array `names` are those of a released BiT."""
     return ROOT in {canonical(name) for name in names}
+
+
+def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
+    """Return what a released BiT's file holds.
+
+    Raises:
+        WeightsError: an array that decides a setting has an impossible shape.
+        SettingsError: no model has such settings.
+    """
+    written = {canonical(name): name for name in shapes}
+    settings = settings_of(path, {name: shapes[theirs] for name, theirs in written.items()}, beside.trained_size)
+    table = name_table(settings)
+
+    def piece_of(name: str, shape: Shape) -> Piece:
+        source = written.get(table[name], table[name])
+        return Piece(source, file_shape(shape), lambda array: to_ours(array.numpy(), shape))
+
+    return lay_out(settings, shapes, piece_of)
 
 
 def name_table(settings: ResNetSettings) -> dict[str, str]:

@@ -1,15 +1,11 @@
 """Load weights into a model that fits them, and say exactly what was done."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vitlab.config import parse, to_json
@@ -18,10 +14,11 @@ from vitlab.errors import SettingsError, WeightsError
 from vitlab.models.classifier import AnySettings, Classifier, empty, initialisers, resize, say_remainder
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size, as_size
-from vitlab.nn.initial import initialise
-from vitlab.weights import bit, official
-from vitlab.weights.format import format_of, npz_shapes, read_npz, read_safetensors_header
-from vitlab.weights.save import HEADER, Header
+from vitlab.nn.initial import initialise, put
+from vitlab.weights import bit, official, save
+from vitlab.weights.format import open_tensors
+from vitlab.weights.layout import Beside, Contents, Describe, Shapes
+from vitlab.weights.save import HEADER
 
 HEAD = ("head.weight", "head.bias")
 
@@ -37,6 +34,13 @@ class Report:
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
 
+    def note(self, name: str, resized: str | None) -> None:
+        """Note that a parameter was taken: as it is, or `resized` as these words say."""
+        if resized is None:
+            self.matched.append(name)
+        else:
+            self.resized.append(f"{name} {resized}")
+
     def lines(self) -> list[str]:
         """Return the report for people: counts, and each name that is not simply matched, '-' missing and '+' extra."""
         lines = [f"{len(self.matched)} parameters matched"]
@@ -46,17 +50,6 @@ class Report:
         lines += [f"- missing  {name}" for name in self.missing]
         lines += [f"+ extra    {name}" for name in self.extra]
         return lines
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a file holds: the model it describes and, by our names, its parameters; `extra` are names that fit nothing."""
-
-    settings: AnySettings
-    image_spec: ImageSpec
-    classes: tuple[str, ...]
-    tensors: dict[str, Tensor]
-    extra: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +105,7 @@ def load_with_report(
     )
     size = settings.image_size
     spec = contents.image_spec.model_copy(update={"height": size.height, "width": size.width})
-    return fit(contents, file, empty(settings, spec, contents.classes if keeps_head(old, settings) else ()))
+    return fit(contents, file, settings, spec, contents.classes if keeps_head(old, settings) else ())
 
 
 def adapt(
@@ -156,144 +149,81 @@ def find(path: Path) -> Path:
     return file
 
 
-def read(path: Path, trained_size: Size | None = None) -> Contents:
-    """Return what the weights file `path` holds, by our names and layouts.
+def read(path: Path, trained_size: Size | None = None, num_heads: int | None = None) -> Contents:
+    """Return what the weights file `path` holds, told by its content; its arrays are not read yet.
+
+    `trained_size` and `num_heads` are for files that do not say them.
 
     Raises:
         WeightsError: the file holds no weights that this library knows.
     """
-    return _read_npz(path, trained_size) if format_of(path) == "npz" else _read_ours(path)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How a kind of .npz file holds a model: our names mapped to the file's, and what happens to shapes and values."""
-
-    settings: AnySettings
-    table: dict[str, str]
-    shape: Callable[[str, tuple[int, ...]], tuple[int, ...]]
-    to_ours: Callable[[str, NDArray[Any], tuple[int, ...]], Tensor]
-
-
-def _layout(path: Path, shapes: dict[str, tuple[int, ...]], trained_size: Size | None) -> _Layout:
+    with open_tensors(path) as file:
+        shapes, metadata = file.shapes, file.metadata
+    describe = _reader(shapes, metadata)
+    if describe is None:
+        shown = ", ".join(sorted(shapes)[:3])
+        raise WeightsError(path, f"is of no model that is known here (its arrays: {shown}, …)", "see the README")
     remedy = "get the file again" if trained_size is None else "check trained_size, or get the file again"
     try:
-        if official.is_official(shapes):
-            vit = official.settings_of(path, shapes, trained_size)
-            table = official.name_table(vit, official.block_names(shapes))
-            return _Layout(vit, table, lambda name, shape: official.file_shape(name, vit, shape), official.to_ours)
-        if bit.is_bit(shapes):
-            resnet = bit.settings_of(path, shapes, trained_size)
-            return _Layout(
-                resnet,
-                bit.name_table(resnet),
-                lambda _, shape: bit.file_shape(shape),
-                lambda _, array, shape: bit.to_ours(array, shape),
-            )
+        return describe(path, shapes, Beside(metadata, trained_size=trained_size, num_heads=num_heads))
     except SettingsError as error:
         raise WeightsError(path, f"is of no model that can be built ({error.what})", remedy) from None
     except ValueError as error:
-        raise WeightsError(path, f"is no ViT ({error})", remedy) from None
-    shown = ", ".join(sorted(shapes)[:3])
-    raise WeightsError(
-        path, f"is an .npz file but no released ViT or BiT (its arrays: {shown}, …)", "give weights of one of these"
-    )
+        raise WeightsError(path, f"is no model ({error})", remedy) from None
 
 
-def _read_npz(path: Path, trained_size: Size | None) -> Contents:
-    declared = npz_shapes(path)
-    written = {bit.canonical(name): name for name in declared}
-    shapes = {name: declared[theirs] for name, theirs in written.items()}
-    layout = _layout(path, shapes, trained_size)
-    parameters = dict(empty(layout.settings).named_parameters())
-    for ours, parameter in parameters.items():
-        wanted = layout.shape(ours, tuple(parameter.shape))
-        found = shapes.get(layout.table[ours])
-        if found is not None and found not in (wanted, (1, 1, 1, *wanted)):  # GroupNorm before Flax 0.3.6
-            raise WeightsError(
-                path, f"'{layout.table[ours]}' has shape {list(found)}, not {list(wanted)}", "get the file again"
-            )
-    names = {ours: theirs for ours, theirs in layout.table.items() if theirs in shapes}
-    arrays = read_npz(path, (written[theirs] for theirs in names.values()))
-    for theirs, array in arrays.items():
-        if array.dtype.kind not in "fiu":
-            raise WeightsError(path, f"'{theirs}' holds no real numbers", "get the file again")
-    tensors = {
-        ours: layout.to_ours(ours, arrays[written[theirs]], tuple(parameters[ours].shape))
-        for ours, theirs in names.items()
-    }
-    size = layout.settings.image_size
-    spec = ImageSpec(height=size.height, width=size.width)
-    extra = tuple(sorted(set(shapes) - set(layout.table.values())))
-    return Contents(layout.settings, spec, (), tensors, extra)
-
-
-def _read_ours(path: Path) -> Contents:
-    text = read_safetensors_header(path).get(HEADER)
-    if text is None:
-        raise WeightsError(path, f"has no '{HEADER}' in its header", "it was not written by vitlab; convert it")
-    try:
-        header = parse(Header, json.loads(text), path)
-        tensors = load_file(path)
-    except (SettingsError, SafetensorError, OSError, ValueError, TypeError) as error:
-        raise WeightsError(path, f"is damaged ({error})", "get the file again") from None
-    layers = header.settings.num_layers
-    if layers > len(tensors):  # before a model of that depth is laid out
-        raise WeightsError(path, f"holds {len(tensors)} tensors for {layers:,} layers", "get the file again")
-    known = {name for name, _ in empty(header.settings).named_parameters()}
-    return Contents(
-        header.settings,
-        header.image_spec,
-        header.classes,
-        {name: tensor for name, tensor in tensors.items() if name in known},
-        tuple(sorted(set(tensors) - known)),
-    )
+def _reader(shapes: Shapes, metadata: Mapping[str, str]) -> Describe | None:
+    """Return what reads a file with such arrays."""
+    if HEADER in metadata:
+        return save.contents_of
+    if official.is_official(shapes):
+        return official.contents_of
+    return bit.contents_of if bit.is_bit(shapes) else None
 
 
 @torch.no_grad()
-def fit(contents: Contents, path: Path, model: Classifier) -> Loaded:
-    """Fill `model` (its present values do not matter) from `contents` and report; decide everything first, then write.
+def fit(
+    contents: Contents, path: Path, settings: AnySettings, image_spec: ImageSpec, classes: tuple[str, ...]
+) -> Loaded:
+    """Return a model of `settings` with the weights of the file `path`, whose `contents` these are, and what was done for it.
 
-    The head is kept where it fits and `model` has no other class names; positions are resized where the grid differs.
+    The head is kept where it fits and `classes` are not others; positions are resized where the grid differs. Arrays are read one
+    by one and become the parameters, so that nothing is in memory twice.
 
     Raises:
-        WeightsError: a parameter is missing, of another shape, or not finite; the model is untouched then.
+        WeightsError: a parameter is missing, of another shape, or not finite.
     """
-    report, old, new = Report(extra=list(contents.extra)), contents.settings, model.settings
-    new_head = not keeps_head(old, new) or (model.classes != () and model.classes != contents.classes)
-    before = {name: parameter.shape for name, parameter in empty(old).named_parameters()}
-    planned: dict[str, Tensor] = {}
-    wrong: list[str] = []
-    for name, parameter in model.named_parameters():
-        tensor = contents.tensors.get(name)
-        if name in HEAD and new_head:
-            report.replaced.append(name)
-        elif tensor is None:
-            report.missing.append(name)
-        elif name in before and tensor.shape != before[name]:
-            wrong.append(f"'{name}' has shape {list(tensor.shape)}, not {list(before[name])}")
-        elif (resized := _resized(name, tensor, old, new)).shape != parameter.shape:
-            wrong.append(f"'{name}' has shape {list(resized.shape)}, not {list(parameter.shape)}")
-        else:
-            planned[name] = resized
-            if resized is tensor:
-                report.matched.append(name)
+    old, model, report = contents.settings, empty(settings, image_spec, classes), Report(extra=list(contents.extra))
+    new_head = not keeps_head(old, settings) or (classes != () and classes != contents.classes)
+    parameters, wrong = dict(model.named_parameters()), list[str]()
+    with open_tensors(path) as file:
+        for name, parameter in parameters.items():
+            piece = contents.pieces.get(name)
+            if name in HEAD and new_head:
+                report.replaced.append(name)
+            elif piece is None:
+                report.missing.append(name)
+            elif file.shapes[piece.source] not in (piece.shape, (1, 1, 1, *piece.shape)):  # GroupNorm before Flax 0.3.6
+                wrong.append(f"'{piece.source}' has shape {list(file.shapes[piece.source])}, not {list(piece.shape)}")
             else:
-                report.resized.append(f"{name} {_extent(old)} -> {_extent(new)}")
-    parameters = dict(model.named_parameters())
-    report.dropped = [name for name in contents.tensors if name not in parameters]
-    wrong += [
-        f"'{name}' holds values that are not finite" for name, tensor in planned.items() if not tensor.isfinite().all()
-    ]
+                stored = file.read(piece.source)
+                tensor = piece.take(stored) if piece.take else stored
+                resized = _resized(name, tensor, old, settings)
+                if resized.shape != parameter.shape:
+                    wrong.append(f"'{name}' has shape {list(resized.shape)}, not {list(parameter.shape)}")
+                elif not resized.isfinite().all():
+                    wrong.append(f"'{name}' holds values that are not finite")
+                else:
+                    put(model, name, resized)
+                    report.note(name, None if resized is tensor else f"{_extent(old)} -> {_extent(settings)}")
+    report.dropped = [name for name in contents.pieces if name not in parameters]
     wrong += [f"'{name}' is missing" for name in report.missing]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         remedy = "give weights of such a model, or choose the model that fits them"
         raise WeightsError(path, f"does not fit the model: {'; '.join(wrong[:3])}{more}", remedy)
-    initialise(model, initialisers(new), seed=0)
-    for name, tensor in planned.items():
-        model.get_parameter(name).copy_(tensor)
-    say_remainder(new)
+    initialise(model, initialisers(settings), seed=0)  # what is still without memory: a new head
+    say_remainder(settings)
     return Loaded(model, report)
 
 

@@ -7,7 +7,7 @@ Kernels are [in, out] (convolutions [height, width, in, out]); ours are [out, in
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from vitlab.nn.grid import Grid, Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import ClassToken, Mean
 from vitlab.nn.stem import ResNetStem, Stem
+from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out
 
 CONVOLUTIONS = ("conv.weight", "conv1.weight", "conv2.weight", "conv3.weight", "conv_proj.weight")
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,24 @@ LINEN = BlockNames("LayerNorm_0", "MultiHeadDotProductAttention_0", "LayerNorm_1
 def is_official(names: Iterable[str]) -> bool:
     """Return whether array `names` are those of a released ViT."""
     return {"embedding/kernel", "Transformer/encoder_norm/scale"} <= set(names)
+
+
+def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
+    """Return what a released ViT's file holds.
+
+    Raises:
+        WeightsError: an array that decides a setting is missing or has an impossible shape, or the grid is not square.
+        SettingsError: no model has such settings.
+    """
+    settings = settings_of(path, shapes, beside.trained_size)
+    table = name_table(settings, block_names(shapes))
+
+    def piece_of(name: str, shape: Shape) -> Piece:
+        return Piece(
+            table[name], file_shape(name, settings, shape), lambda array: to_ours(name, array.numpy(), shape)
+        )
+
+    return lay_out(settings, shapes, piece_of)
 
 
 def name_table(settings: ViTSettings, block: BlockNames = RELEASED) -> dict[str, str]:

@@ -6,10 +6,12 @@ from pathlib import Path
 import safetensors.torch
 from pydantic import model_validator
 
-from vitlab.config import Settings, to_json
+from vitlab.config import Settings, parse, to_json
 from vitlab.data.preprocess import ImageSpec
+from vitlab.errors import SettingsError, WeightsError
 from vitlab.files import write_atomic
 from vitlab.models.classifier import Classifier, ModelSettings
+from vitlab.weights.layout import Beside, Contents, Piece, Shapes, lay_out
 
 HEADER = "vitlab"
 """The one field of the file's metadata: safetensors writes several fields in no fixed order."""
@@ -39,3 +41,19 @@ def to_bytes(model: Classifier) -> bytes:
 def save(model: Classifier, path: str | Path) -> None:
     """Write `model` to `path` with everything needed to use it; the name appears only when the file is complete."""
     write_atomic(Path(path), to_bytes(model))
+
+
+def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
+    """Return what our file holds, by its header.
+
+    Raises:
+        WeightsError: the header describes no model, or one that the tensors cannot be of.
+    """
+    try:
+        header = parse(Header, json.loads(beside.metadata[HEADER]), path)
+    except (SettingsError, ValueError, TypeError) as error:
+        raise WeightsError(path, f"is damaged ({error})", "get the file again") from None
+    layers = header.settings.num_layers
+    if layers > len(shapes):  # before a model of that depth is laid out
+        raise WeightsError(path, f"holds {len(shapes)} tensors for {layers:,} layers", "get the file again")
+    return lay_out(header.settings, shapes, Piece, image_spec=header.image_spec, classes=header.classes)

@@ -1,0 +1,86 @@
+"""Contents of a file of weights: the model it describes, and where each of our parameters is in it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vitlab.data.preprocess import ImageSpec
+from vitlab.models.classifier import AnySettings, empty
+from vitlab.nn.grid import Size
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where one of our parameters is: the array called `source`, its `shape` there, and what makes it ours (nothing: as it is)."""
+
+    source: str
+    shape: Shape
+    take: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The model that a file describes, and by our names where its parameters are.
+
+    `missing` are our names that the file does not have, `extra` arrays of the file that no parameter is made of.
+    """
+
+    settings: AnySettings
+    image_spec: ImageSpec
+    classes: tuple[str, ...]
+    pieces: Mapping[str, Piece]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is known of a file besides its arrays: its text metadata, the configs beside it, and what the caller says."""
+
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    preprocessor: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    trained_size: Size | None = None
+    num_heads: int | None = None
+
+
+def lay_out(
+    settings: AnySettings,
+    shapes: Shapes,
+    piece_of: Callable[[str, Shape], Piece],
+    *,
+    image_spec: ImageSpec | None = None,
+    classes: tuple[str, ...] = (),
+) -> Contents:
+    """Return the contents of a file with arrays of `shapes`; `piece_of` says where a parameter (name, shape) is.
+
+    Without an `image_spec` it is the paper's at the size of the model.
+    """
+    wanted = {name: piece_of(name, shape) for name, shape in parameter_shapes(settings)}
+    pieces = {name: piece for name, piece in wanted.items() if piece.source in shapes}
+    used = {piece.source for piece in pieces.values()}
+    size = settings.image_size
+    return Contents(
+        settings,
+        image_spec or ImageSpec(height=size.height, width=size.width),
+        classes,
+        pieces,
+        tuple(name for name in wanted if name not in pieces),
+        tuple(sorted(set(shapes) - used)),
+    )
+
+
+def parameter_shapes(settings: AnySettings) -> Iterator[tuple[str, Shape]]:
+    """Yield the name and shape of every parameter of a model of `settings`."""
+    for name, parameter in empty(settings).named_parameters():
+        yield name, tuple(parameter.shape)
+
+
+Describe = Callable[[Path, Shapes, Beside], Contents]
+"""What reads a kind of file: its path for messages, the shapes of its arrays, what is known besides → its contents."""
