@@ -83,9 +83,14 @@ def parts_of(family: type[Settings]) -> dict[str, list[type[Settings]]]:
 
 
 def words_of(family: type[Settings]) -> dict[str, tuple[Any, ...]]:
-    """Return the fields of `family` that are a choice of words, with the words."""
-    fields = {name: field.annotation for name, field in family.model_fields.items() if name != "type"}
-    return {name: get_args(annotation) for name, annotation in fields.items() if get_origin(annotation) is Literal}
+    """Return the fields of `family` that are a choice of words, or of yes and no, with the default first."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for name, field in family.model_fields.items():
+        if name != "type" and field.annotation is bool:
+            found[name] = (field.default, not field.default)
+        elif name != "type" and get_origin(field.annotation) is Literal:
+            found[name] = get_args(field.annotation)
+    return found
 
 
 def variants(kind: type[Settings]) -> Iterator[Settings]:
@@ -117,7 +122,8 @@ class Example:
 def describe(part: Any) -> str:
     """Return a kind and its options, in short."""
     options = part.model_dump(exclude={"type"}, exclude_defaults=True)
-    return "-".join([part.type, *(f"{value}".replace(" ", "") for value in options.values())])
+    given = [f"{name}={value}" if isinstance(value, bool) else f"{value}" for name, value in options.items()]
+    return "-".join([part.type, *(value.replace(" ", "") for value in given)])
 
 
 def candidates(family: type[Settings]) -> Iterator[tuple[str, Changes]]:

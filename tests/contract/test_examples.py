@@ -128,7 +128,9 @@ def test_every_kind_can_be_chosen_by_its_name(family):
             assert getattr(chosen, name) == kind()
             for option, words in words_of(kind).items():
                 for word in words:
-                    changed = override(family(), [*needed, f"{name}={kind.__name__}", f"{name}.{option}={word}"])
+                    written = str(word).lower() if isinstance(word, bool) else word
+                    changes = [*needed, f"{name}={kind.__name__}", f"{name}.{option}={written}"]
+                    changed = override(family(), changes)
                     assert getattr(getattr(changed, name), option) == word
 
 

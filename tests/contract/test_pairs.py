@@ -42,7 +42,7 @@ def expected(changes):
     """Whether the parts go together: axial attention keeps tokens on their grid, with positions after the stem or none."""
     if changes["attention"].type != "Axial":
         return True
-    prefix = changes["pool"].type == "ClassToken" or changes["registers"]
+    prefix = changes["pool"].num_prefix or changes["registers"]
     position = changes["position"]
     return not prefix and position.type != "Relative" and position.place in ("stem", None)
 

@@ -53,6 +53,7 @@ CASES = [
     (ViTSettings, {"stem": HYBRID | {"root_width": 100}}, "use 96", {"stem": HYBRID | {"root_width": 96}}),
     (ViTSettings, {"stem": HYBRID | {"root_width": 1}}, "use 32", {"stem": HYBRID | {"root_width": 32}}),
     (ViTSettings, AXIAL | {"pool": {"type": "ClassToken"}}, "use pool Mean", {"pool": Mean()}),
+    (ViTSettings, AXIAL | {"pool": Mean(class_token=True)}, "use pool.class_token false", {"pool": Mean()}),
     (ViTSettings, AXIAL | {"registers": 2}, "use registers 0", {"registers": 0}),
     (ViTSettings, AXIAL | {"position": Relative()}, "use position Learned2D", {"position": Learned2D()}),
     (ViTSettings, AXIAL | {"position": Learned1D(place="layers")}, "use place stem", {"position": Learned1D()}),
@@ -100,6 +101,7 @@ def test_the_smallest_image_of_a_hybrid_is_the_one_that_is_named():
 
 ON_THE_COMMAND_LINE = [
     ("Axial-B/16", "model.pool=ClassToken", "use pool Mean"),
+    ("Axial-B/16", "model.pool.class_token=true", "use pool.class_token false"),
     ("Axial-B/16", "model.registers=4", "use registers 0"),
     ("Axial-B/16", "model.position=Relative", "use position Learned2D"),
     ("Axial-B/16", "model.position.place=layers", "use place stem"),

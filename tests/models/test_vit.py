@@ -11,7 +11,7 @@ from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import Mean
-from vitlab.nn.position import SinCos2D
+from vitlab.nn.position import Learned1D, SinCos2D
 
 
 @pytest.fixture
@@ -41,6 +41,30 @@ def test_mean_pooling_has_no_class_token(make_model, images):
     assert model.class_token is None
     assert model.embed(images).shape == (2, 4, 16)
     torch.testing.assert_close(model.features(images), model.encode(model.embed(images)).mean(dim=1))
+
+
+def test_a_class_token_without_a_position_of_its_own_gets_nothing_added(make_model, images):
+    model = make_model(position=Learned1D(class_token=False), registers=2)
+    tokens = model.embed(images)
+    assert model.position.table.shape == (1, 4, 16)
+    torch.testing.assert_close(tokens[:, :3], torch.cat([model.class_token, model.registers], 1).expand(2, 3, 16))
+    torch.testing.assert_close(tokens[:, 3:], model.stem(images) + model.position.table)
+
+
+def test_the_mean_can_leave_out_a_class_token(make_model, images):
+    model = make_model(pool=Mean(class_token=True), registers=2)
+    encoded = model.encode(model.embed(images))
+    assert model.class_token is not None and encoded.shape == (2, 1 + 2 + 4, 16)
+    torch.testing.assert_close(model.features(images), encoded[:, 3:].mean(dim=1))
+
+
+def test_where_the_mean_is_normed_the_tokens_are_not(make_model, images):
+    model = make_model(pool=Mean(norm="mean"))
+    through = model.embed(images)
+    for block in model.encoder.layers:
+        through = block(through)
+    assert torch.equal(model.encode(model.embed(images)), through)
+    torch.testing.assert_close(model.features(images), model.pooling.norm(through.mean(dim=1)))
 
 
 def test_the_representation_layer_is_a_tanh_before_the_head(make_model, images):

@@ -53,3 +53,8 @@ def test_the_order_of_the_other_tokens_does_not_matter(attention):
     tokens = torch.randn(1, 6, 12)
     shuffled = tokens[:, [0, 4, 2, 5, 1, 3]]
     torch.testing.assert_close(attention(shuffled, 1), attention(tokens, 1))
+
+
+def test_without_qkv_bias_only_the_output_has_one():
+    attention = SelfAttention(8, 2, qkv_bias=False)
+    assert [name for name, _ in attention.named_parameters() if name.endswith("bias")] == ["out.bias"]

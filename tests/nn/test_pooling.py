@@ -36,3 +36,12 @@ def test_a_pooling_reads_no_more_tokens_than_it_says():
     for kind in (ClassToken(), Mean()):
         pool = build_pooling(kind, BLOCK, kind.num_prefix)
         torch.testing.assert_close(pool(encoded[:, : kind.num_inputs]), pool(encoded))
+
+
+def test_the_norm_of_the_mean_is_that_of_a_layer_norm():
+    encoded = torch.randn(2, 5, 6)
+    pool = build_pooling(Mean(class_token=True, norm="mean"), BLOCK, 1)
+    expected = torch.nn.functional.layer_norm(encoded[:, 1:].mean(dim=1), (6,), eps=1e-6)
+    torch.testing.assert_close(pool(encoded), expected)
+    assert [name for name, _ in pool.named_parameters()] == ["norm.weight", "norm.bias"]
+    assert list(build_pooling(Mean(), BLOCK, 0).parameters()) == []

@@ -15,7 +15,7 @@ from vitlab.nn.axial import AxialBlock
 from vitlab.nn.encoder import Activation, Block, BlockSettings, Encoder
 from vitlab.nn.grid import Grid, Size, SizeField
 from vitlab.nn.patches import Patches
-from vitlab.nn.pooling import ClassToken, Pool, build_pooling
+from vitlab.nn.pooling import ClassToken, Mean, Pool, build_pooling
 from vitlab.nn.position import AddedPosition, Learned1D, Position, Relative, build_position
 from vitlab.nn.stem import ResNetStem, Stem
 
@@ -46,6 +46,7 @@ class ViTSettings(Settings):
 
     Not in the paper and off by default: `registers` (extra tokens without positions, Darcet et al. 2024), `stochastic_depth` (the
     rate of the last block, from 0 at the first, Huang et al. 2016), `layer_scale` (its first value, Touvron et al. 2021).
+    `qkv_bias=False`, `position.class_token`, `pool.class_token` and `pool.norm` are for weights of other libraries.
     """
 
     type: Literal["ViT"] = "ViT"
@@ -61,6 +62,7 @@ class ViTSettings(Settings):
     registers: NonNegativeInt = 0
     representation_dim: PositiveInt | None = None
     activation: Activation = "gelu_tanh"
+    qkv_bias: bool = True
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -96,6 +98,8 @@ class ViTSettings(Settings):
         """Refuse what does not stay on the grid."""
         if self.num_prefix:
             remedy = "pool Mean" if self.pool.num_prefix else "registers 0"
+            if isinstance(self.pool, Mean) and self.pool.class_token:
+                remedy = "pool.class_token false"
             raise ValueError(
                 f"axial attention keeps tokens on their grid, without class token or registers; use {remedy}"
             )
@@ -169,8 +173,10 @@ class ViT(nn.Module):
             s.dropout,
             layer_scale=s.layer_scale is not None,
             relative_tokens=s.num_tokens if isinstance(s.position, Relative) else None,
+            qkv_bias=s.qkv_bias,
         )
-        self.encoder = Encoder([self._block(block, layer) for layer in range(s.depth)], s.width, s.norm_eps)
+        norm_eps = None if isinstance(s.pool, Mean) and s.pool.norm == "mean" else s.norm_eps
+        self.encoder = Encoder([self._block(block, layer) for layer in range(s.depth)], s.width, norm_eps)
         self.pooling = build_pooling(s.pool, block, s.num_prefix)
         feature_dim = s.representation_dim or s.width
         self.representation = nn.Linear(s.width, feature_dim) if s.representation_dim else None

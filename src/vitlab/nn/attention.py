@@ -12,15 +12,18 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention with separate query, key and value matrices; `forward` is fused, `weights` explicit.
 
     The three matrices stay apart because they are initialised apart: one fused [3d, d] matrix under Xavier initialisation
-    would start √2 too small. `relative_tokens` adds relative position logits for so many tokens.
+    would start √2 too small. `relative_tokens` adds relative position logits for so many tokens; without `qkv_bias` the three
+    have no bias.
     """
 
-    def __init__(self, width: int, num_heads: int, relative_tokens: int | None = None) -> None:
+    def __init__(
+        self, width: int, num_heads: int, relative_tokens: int | None = None, *, qkv_bias: bool = True
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
+        self.query = nn.Linear(width, width, bias=qkv_bias)
+        self.key = nn.Linear(width, width, bias=qkv_bias)
+        self.value = nn.Linear(width, width, bias=qkv_bias)
         self.out = nn.Linear(width, width)
         self.relative = RelativeLogits(relative_tokens, width // num_heads) if relative_tokens else None
 

@@ -24,6 +24,7 @@ class BlockSettings(NamedTuple):
     dropout: float = 0.0
     layer_scale: bool = False
     relative_tokens: int | None = None
+    qkv_bias: bool = True
 
 
 class MLP(nn.Module):
@@ -75,7 +76,7 @@ class Block(nn.Module):
         s = settings
         self.position = position
         self.norm1 = nn.LayerNorm(s.width, eps=s.norm_eps)
-        self.attention = SelfAttention(s.width, s.num_heads, s.relative_tokens)
+        self.attention = SelfAttention(s.width, s.num_heads, s.relative_tokens, qkv_bias=s.qkv_bias)
         self.branch1 = Branch(s.width, drop_rate, s.layer_scale)
         self.norm2 = nn.LayerNorm(s.width, eps=s.norm_eps)
         self.mlp = MLP(s.width, s.mlp_dim, s.activation, s.dropout)
@@ -98,12 +99,12 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A stack of blocks and a final LayerNorm over every token."""
+    """A stack of blocks and a final LayerNorm over every token, unless `norm_eps` is None."""
 
-    def __init__(self, blocks: Sequence[nn.Module], width: int, norm_eps: float) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], width: int, norm_eps: float | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(width, eps=norm_eps)
 
     @property
     def layers(self) -> list[Block]:

@@ -70,7 +70,7 @@ def vit_table(head_bias: float, layer_scale: float | None = None) -> dict[str, I
     | positions | normal, deviation 0.02 |
     | query, key, value, attention output | Xavier uniform, each matrix by itself; bias 0 |
     | MLP | Xavier uniform; bias normal, deviation 1e-6 |
-    | LayerNorm | scale 1, bias 0 |
+    | LayerNorm, that of the mean too | scale 1, bias 0 |
     | query of attention pooling | Xavier uniform |
     | head | weight 0, bias `head_bias` |
     | registers | normal, deviation 1e-6 (as DINOv2) |

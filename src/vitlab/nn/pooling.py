@@ -28,14 +28,20 @@ class ClassToken(Settings):
 
 
 class Mean(Settings):
-    """The mean over patches ("global average pooling", appendix D.3); no class token."""
+    """The mean over patches ("global average pooling", appendix D.3); no class token.
+
+    As timm has it, `class_token=True` puts one into the sequence all the same, which the mean leaves out, and `norm="mean"` lets
+    the final LayerNorm act on the mean instead of on every token before it (timm's fc_norm).
+    """
 
     type: Literal["Mean"] = "Mean"
+    class_token: bool = False
+    norm: Literal["tokens", "mean"] = "tokens"
 
     @property
     def num_prefix(self) -> int:
-        """How many tokens of its own this kind puts before the patches: none."""
-        return 0
+        """How many tokens of its own this kind puts before the patches: none, or a class token."""
+        return int(self.class_token)
 
     @property
     def num_inputs(self) -> int | None:
@@ -74,15 +80,16 @@ class FirstToken(nn.Module):
 
 
 class PatchMean(nn.Module):
-    """Averages the patches' outputs."""
+    """Averages the patches' outputs; `norm` acts on the mean."""
 
-    def __init__(self, prefix: int) -> None:
+    def __init__(self, prefix: int, norm: nn.Module) -> None:
         super().__init__()
         self.prefix = prefix
+        self.norm = norm
 
     def forward(self, encoded: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
         """Return the mean over patches."""
-        return encoded[:, self.prefix :].mean(dim=1)
+        return self.norm(encoded[:, self.prefix :].mean(dim=1))
 
 
 class AttentionPooling(nn.Module):
@@ -108,6 +115,7 @@ def build_pooling(kind: Pool, block: BlockSettings, prefix: int) -> nn.Module:
         case ClassToken():
             return FirstToken()
         case Mean():
-            return PatchMean(prefix)
+            norm = nn.LayerNorm(block.width, eps=block.norm_eps) if kind.norm == "mean" else nn.Identity()
+            return PatchMean(prefix, norm)
         case AttentionPool():
             return AttentionPooling(block, prefix)

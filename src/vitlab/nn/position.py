@@ -25,10 +25,14 @@ class NoPosition(Settings):
 
 
 class Learned1D(Settings):
-    """One learned vector for each token of the raster sequence, the class token's own row first (the paper's default)."""
+    """One learned vector for each token of the raster sequence, the class token's own row first (the paper's default).
+
+    `class_token=False` gives a class token none: only patches have positions (timm's no_embed_class, big_vision).
+    """
 
     type: Literal["Learned1D"] = "Learned1D"
     place: Place = "stem"
+    class_token: bool = True
 
 
 class Learned2D(Settings):
@@ -64,10 +68,10 @@ Position = Learned1D | Learned2D | Relative | SinCos2D | NoPosition
 
 
 def resize(kind: Position, name: str, values: Tensor, prefix: int, old: Grid, new: Grid) -> Tensor:
-    """Return the parameter `name` of a kind of position for grid `new`; `prefix` rows of a table belong to the class token."""
+    """Return the parameter `name` of a kind of position for grid `new`; `prefix` is how many class tokens there are."""
     match kind:
         case Learned1D():
-            return resize_table(values, prefix, old, new)
+            return resize_table(values, prefix if kind.class_token else 0, old, new)
         case Learned2D() if name in ("rows", "columns"):
             before, after = (old.rows, new.rows) if name == "rows" else (old.columns, new.columns)
             if before == after:
@@ -153,10 +157,10 @@ AddedPosition = LearnedPosition | FactoredPosition | SinCosPosition
 
 
 def build_position(kind: Position, grid: Grid, prefix: int, width: int) -> AddedPosition | None:
-    """Return the module that adds positions to the tokens, None where nothing is added."""
+    """Return the module that adds positions to `prefix` class tokens and the patches, None where nothing is added."""
     match kind:
         case Learned1D():
-            return LearnedPosition(grid, prefix, width)
+            return LearnedPosition(grid, prefix if kind.class_token else 0, width)
         case Learned2D():
             return FactoredPosition(grid, prefix, width)
         case SinCos2D():
@@ -166,10 +170,10 @@ def build_position(kind: Position, grid: Grid, prefix: int, width: int) -> Added
 
 
 def add_rows(tokens: Float[Tensor, "b n d"], rows: Float[Tensor, "1 p d"], prefix: int) -> Float[Tensor, "b n d"]:
-    """Add `rows` to the tokens; registers, which stand between the prefix and the patches, get none."""
-    registers = tokens.shape[1] - rows.shape[1]
-    if registers:
-        none = rows.new_zeros(1, registers, rows.shape[2])
+    """Add `rows` to the tokens: the first `prefix` to the first tokens, the others to the last; those between get none."""
+    between = tokens.shape[1] - rows.shape[1]  # registers, and a class token without a row
+    if between:
+        none = rows.new_zeros(1, between, rows.shape[2])
         rows = torch.cat([rows[:, :prefix], none, rows[:, prefix:]], dim=1)
     return tokens + rows
 
