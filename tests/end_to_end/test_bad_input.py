@@ -194,7 +194,7 @@ def make_weights(kind, path, trained):
         ("cut npz", ["damaged zip", "get the file again"]),
         ("other npz", ["no model that is known here", "(its arrays: a, b"]),
         ("cut safetensors", ["damaged", "get the file again"]),
-        ("other safetensors", ["no 'vitlab' in its header"]),
+        ("other safetensors", ["no model that is known here"]),
         ("not finite", ["not finite"]),
     ],
 )

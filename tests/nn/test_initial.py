@@ -56,7 +56,11 @@ def test_a_parameter_without_an_initialiser_is_named():
 
 def test_a_parameter_that_an_initialiser_leaves_unwritten_is_named():
     with pytest.raises(ValueError, match="'scale' was left unwritten"):
-        initialise(nn.ParameterDict({"scale": torch.zeros(2, device="meta")}), {"scale": lambda tensor, generator: None}, seed=0)
+        initialise(
+            nn.ParameterDict({"scale": torch.zeros(2, device="meta")}),
+            {"scale": lambda tensor, generator: None},
+            seed=0,
+        )
 
 
 def test_a_module_without_memory_is_given_some(make_settings):

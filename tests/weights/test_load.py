@@ -152,7 +152,7 @@ FIRST = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"
         ("embedding/kernel", np.ones((0, 4, 3, 16), np.float32)),
         ("head/bias", np.array(["a", "b", "c"])),
         ("head/bias", np.zeros(3, np.complex64)),
-        ("head/bias", np.zeros(3, "V2")),
+        ("head/bias", np.zeros(3, "V3")),
     ],
     ids=["heads that do not divide", "no heads", "no patch", "words", "complex numbers", "bytes"],
 )

@@ -206,7 +206,7 @@ def fit(
             elif file.shapes[piece.source] not in (piece.shape, (1, 1, 1, *piece.shape)):  # GroupNorm before Flax 0.3.6
                 wrong.append(f"'{piece.source}' has shape {list(file.shapes[piece.source])}, not {list(piece.shape)}")
             else:
-                stored = file.read(piece.source)
+                stored = file.read(piece.source).float()
                 tensor = piece.take(stored) if piece.take else stored
                 resized = _resized(name, tensor, old, settings)
                 if resized.shape != parameter.shape:

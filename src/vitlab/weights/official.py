@@ -59,9 +59,7 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
     table = name_table(settings, block_names(shapes))
 
     def piece_of(name: str, shape: Shape) -> Piece:
-        return Piece(
-            table[name], file_shape(name, settings, shape), lambda array: to_ours(name, array.numpy(), shape)
-        )
+        return Piece(table[name], file_shape(name, settings, shape), lambda array: to_ours(name, array.numpy(), shape))
 
     return lay_out(settings, shapes, piece_of)
 
