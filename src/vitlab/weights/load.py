@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vitlab.config import parse, to_json
+from vitlab.config import Json, parse, read_json, to_json
 from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import SettingsError, WeightsError
 from vitlab.models.classifier import AnySettings, Classifier, empty, initialisers, resize, say_remainder
@@ -21,6 +22,8 @@ from vitlab.weights.layout import Beside, Contents, Describe, Shapes
 from vitlab.weights.save import HEADER
 
 HEAD = ("head.weight", "head.bias")
+MAX_CONFIG_BYTES = 16 << 20
+"""Names for 21,843 classes, twice, take two of them."""
 
 
 @dataclass
@@ -159,17 +162,27 @@ def read(path: Path, trained_size: Size | None = None, num_heads: int | None = N
     """
     with open_tensors(path) as file:
         shapes, metadata = file.shapes, file.metadata
+    config, preprocessor = (_config(path.with_name(name)) for name in ("config.json", "preprocessor_config.json"))
     describe = _reader(shapes, metadata)
     if describe is None:
         shown = ", ".join(sorted(shapes)[:3])
         raise WeightsError(path, f"is of no model that is known here (its arrays: {shown}, …)", "see the README")
     remedy = "get the file again" if trained_size is None else "check trained_size, or get the file again"
     try:
-        return describe(path, shapes, Beside(metadata, trained_size=trained_size, num_heads=num_heads))
+        return describe(path, shapes, Beside(metadata, config, preprocessor, trained_size, num_heads))
     except SettingsError as error:
         raise WeightsError(path, f"is of no model that can be built ({error.what})", remedy) from None
     except ValueError as error:
         raise WeightsError(path, f"is no model ({error})", remedy) from None
+
+
+def _config(path: Path) -> Json:
+    """Return the JSON object that other libraries keep beside their weights, {} where there is none."""
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise WeightsError(path, f"is larger than {MAX_CONFIG_BYTES:,} bytes", "this is no config; remove it")
+    return read_json(path)
 
 
 def _reader(shapes: Shapes, metadata: Mapping[str, str]) -> Describe | None:
@@ -197,6 +210,7 @@ def fit(
     new_head = not keeps_head(old, settings) or (classes != () and classes != contents.classes)
     parameters, wrong = dict(model.named_parameters()), list[str]()
     with open_tensors(path) as file:
+        read_array = lru_cache(maxsize=1)(file.read)  # queries, keys and values may be parts of one array
         for name, parameter in parameters.items():
             piece = contents.pieces.get(name)
             if name in HEAD and new_head:
@@ -206,7 +220,7 @@ def fit(
             elif file.shapes[piece.source] not in (piece.shape, (1, 1, 1, *piece.shape)):  # GroupNorm before Flax 0.3.6
                 wrong.append(f"'{piece.source}' has shape {list(file.shapes[piece.source])}, not {list(piece.shape)}")
             else:
-                stored = file.read(piece.source).float()
+                stored = read_array(piece.source).float()
                 tensor = piece.take(stored) if piece.take else stored
                 resized = _resized(name, tensor, old, settings)
                 if resized.shape != parameter.shape:
