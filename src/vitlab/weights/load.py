@@ -70,10 +70,16 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     representation: bool | None = None,
     trained_size: int | tuple[int, int] | None = None,
+    num_heads: int | None = None,
 ) -> Classifier:
-    """Return the model of a released .npz, our .safetensors file, or a run folder; see `load_with_report`."""
+    """Return the model of a file of weights in any format, or of a run folder; see `load_with_report`."""
     return load_with_report(
-        path, num_classes=num_classes, image_size=image_size, representation=representation, trained_size=trained_size
+        path,
+        num_classes=num_classes,
+        image_size=image_size,
+        representation=representation,
+        trained_size=trained_size,
+        num_heads=num_heads,
     ).model
 
 
@@ -84,19 +90,20 @@ def load_with_report(
     image_size: int | tuple[int, int] | None = None,
     representation: bool | None = None,
     trained_size: int | tuple[int, int] | None = None,
+    num_heads: int | None = None,
 ) -> Loaded:
     """Return the model in a file, told by its content, fitted to what is asked for, with a report.
 
     Asking for another `num_classes` replaces the head by zeros and, as the paper does, drops the representation layer before it;
     `representation` keeps (True) or drops (False) that layer explicitly. Asking for another `image_size` resizes the positions.
-    `trained_size` says the size of a released file whose grid is not square.
+    `trained_size` says the size of a file that does not and whose grid is not square, `num_heads` the heads of one that does not.
 
     Raises:
         WeightsError: the file holds no weights, or weights that do not fit.
         SettingsError: the image size is smaller than a patch.
     """
     file = find(Path(path))
-    contents = read(file, None if trained_size is None else as_size(trained_size))
+    contents = read(file, None if trained_size is None else as_size(trained_size), num_heads)
     old = contents.settings
     classes = num_classes or old.num_classes
     settings = adapt(
@@ -225,7 +232,7 @@ def fit(
                 resized = _resized(name, tensor, old, settings)
                 if resized.shape != parameter.shape:
                     wrong.append(f"'{name}' has shape {list(resized.shape)}, not {list(parameter.shape)}")
-                elif not resized.isfinite().all():
+                elif not _finite(resized):
                     wrong.append(f"'{name}' holds values that are not finite")
                 else:
                     put(model, name, resized)
@@ -239,6 +246,11 @@ def fit(
     initialise(model, initialisers(settings), seed=0)  # what is still without memory: a new head
     say_remainder(settings)
     return Loaded(model, report)
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Return whether every number is finite; their sum says so in one pass unless it overflows."""
+    return bool(tensor.sum().isfinite() or tensor.isfinite().all())
 
 
 def _resized(name: str, tensor: Tensor, old: AnySettings, new: AnySettings) -> Tensor:
