@@ -21,6 +21,7 @@ from vitlab.nn.grid import Grid, Size, as_size
 from vitlab.nn.initial import initialise
 from vitlab.weights import bit, official
 from vitlab.weights.format import format_of, npz_shapes, read_npz, read_safetensors_header
+from vitlab.weights.hub import resolve
 from vitlab.weights.save import HEADER, Header
 
 HEAD = ("head.weight", "head.bias")
@@ -75,7 +76,7 @@ def load(
     representation: bool | None = None,
     trained_size: int | tuple[int, int] | None = None,
 ) -> Classifier:
-    """Return the model of a released .npz, our .safetensors file, or a run folder; see `load_with_report`."""
+    """Return the model of a released .npz, our .safetensors file, a run folder, or a name; see `load_with_report`."""
     return load_with_report(
         path, num_classes=num_classes, image_size=image_size, representation=representation, trained_size=trained_size
     ).model
@@ -91,6 +92,7 @@ def load_with_report(
 ) -> Loaded:
     """Return the model in a file, told by its content, fitted to what is asked for, with a report.
 
+    `path` may also be the name of published weights, "hf://owner/name" or an https:// address: `vitlab.weights.hub.resolve`.
     Asking for another `num_classes` replaces the head by zeros and, as the paper does, drops the representation layer before it;
     `representation` keeps (True) or drops (False) that layer explicitly. Asking for another `image_size` resizes the positions.
     `trained_size` says the size of a released file whose grid is not square.
@@ -99,7 +101,7 @@ def load_with_report(
         WeightsError: the file holds no weights, or weights that do not fit.
         SettingsError: the image size is smaller than a patch.
     """
-    file = find(Path(path))
+    file = find(path)
     contents = read(file, None if trained_size is None else as_size(trained_size))
     old = contents.settings
     classes = num_classes or old.num_classes
@@ -140,12 +142,15 @@ def keeps_head(old: AnySettings, new: AnySettings) -> bool:
     return _head_inputs(old) == _head_inputs(new)
 
 
-def find(path: Path) -> Path:
-    """Return the weights file that `path` names: itself, or `model.safetensors` in a run folder.
+def find(name: str | Path, *, fetch: bool = True) -> Path:
+    """Return the weights file that `name` stands for: itself, `model.safetensors` in a run folder, or one to be downloaded.
+
+    Without `fetch` nothing is downloaded; see `vitlab.weights.hub.resolve`.
 
     Raises:
-        WeightsError: the folder holds no finished model.
+        WeightsError: the folder holds no finished model, or there is nothing of that name.
     """
+    path = resolve(name, fetch=fetch)
     if not path.is_dir():
         return path
     file = path / "model.safetensors"
