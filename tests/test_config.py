@@ -255,6 +255,7 @@ def test_nearest_ignores_case_and_lists_all_when_nothing_is_near():
     assert nearest("SGd", ["Adam", "SGD"]) == "did you mean 'SGD'?"
     assert nearest("zzz", ["Adam", "SGD"]) == "choose from Adam, SGD"
     assert nearest("zzz", []) == ""
+    assert nearest("zzz", ["Adam", "SGD"], "see the list") == "see the list"
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"[1]", b"\xff{}"])

@@ -70,11 +70,13 @@ def difference(old: Settings, new: Settings) -> list[str]:
     ]
 
 
-def nearest(word: str, words: Sequence[str]) -> str:
-    """Return "did you mean 'x'?" for the closest of `words`, or the list of them when none is close."""
+def nearest(word: str, words: Sequence[str], otherwise: str | None = None) -> str:
+    """Return "did you mean 'x'?" for the closest of `words`; when none is close `otherwise`, or the list of them."""
     close = difflib.get_close_matches(word.lower(), [known.lower() for known in words], n=1, cutoff=0.6)
     if close:
         return f"did you mean '{next(known for known in words if known.lower() == close[0])}'?"
+    if otherwise is not None:
+        return otherwise
     return f"choose from {', '.join(words)}" if words else ""
 
 

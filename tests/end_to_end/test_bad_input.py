@@ -141,6 +141,9 @@ def test_a_setting_that_does_not_exist_or_does_not_fit(refused, change, words):
         (("--model", "B/0"), ["B/0"]),
         (("--eval-data", "nowhere"), ["nowhere", "no such file or folder"]),
         (("--weights", "nowhere.npz"), ["nowhere.npz", "No such file", "check the path"]),
+        (("--weights", "augreg/B_61"), ["augreg/B_61", "did you mean 'augreg/B_16'?"]),
+        (("--weights", "hf://name"), ["hf://name", "write hf://owner/name"]),
+        (("--weights", "http://example.invalid/w.npz"), ["http://example.invalid/w.npz", "https://"]),
     ],
 )
 def test_an_option_that_cannot_be_used(refused, options, words):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.end_to_end.conftest import TINY, draw, vitlab
+from tests.weights.server import serve
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -163,6 +164,29 @@ def test_pretraining_keeps_the_representation_layer_for_fine_tuning_to_drop(phot
     assert done.code == 0 and "recipe   pretrain" in done.err, done.err
     done = within("finetune", "digits", "--weights", "run", "--out", "fine", "--steps", 2, *TINY[-6:])
     assert done.code == 0 and "dropped  representation.weight" in done.err, done.err
+
+
+def test_published_weights_are_listed_for_people_and_programs(within):
+    lines = within("models", "--weights").out.splitlines()
+    assert lines[0].split() == ["name", "model", "trained", "on", "pixels", "top-1", "file"]
+    (line,) = [line for line in lines if line.startswith("augreg+imagenet2012/B_16 ")]
+    assert line.split()[1:-1] == ["B/16", "ImageNet-21k,", "then", "ImageNet", "384", "85.5"]
+    assert line.endswith("-res_384.npz")
+    rows = {row["name"]: row for row in json.loads(within("models", "--weights", "--json").out)}
+    assert len(rows) == len(lines) - 2
+    assert rows["BiT-M-R50x1"]["url"] == "https://storage.googleapis.com/bit_models/BiT-M-R50x1.npz"
+    assert rows["BiT-M-R50x1"]["top1"] is None
+
+
+def test_weights_at_an_address_are_downloaded_fine_tuned_and_asked(within, trained, photos, monkeypatch, tmp_path):
+    monkeypatch.setenv("VITLAB_CACHE", str(tmp_path / "cache"))
+    with serve() as server:
+        url = server.put("/model.safetensors", (trained / "model.safetensors").read_bytes())
+        done = within("finetune", photos, "--weights", url, "--out", "out", "--steps", 1, *TINY[-6:])
+        assert done.code == 0, done.err
+        assert within("evaluate", url, photos).code == within("predict", url, photos / "cat").code == 0
+        assert len(server.requests) == 1
+    assert str(tmp_path / "cache") in json.loads((tmp_path / "out" / "config.json").read_text())["weights"]["path"]
 
 
 def test_models_are_listed_for_people_and_programs(within):

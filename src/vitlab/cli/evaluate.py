@@ -9,7 +9,7 @@ from vitlab.cli import options
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run folder, or a file of weights.")],
+    model: options.Weighted,
     data: Annotated[
         str | None, typer.Argument(help="Labelled images, as for finetune. Default: what the run evaluated on.")
     ] = None,

@@ -44,8 +44,13 @@ Model = Annotated[
     ),
 ]
 Weights = Annotated[
-    Path | None, typer.Option(help="Start from these weights: a released .npz, a .safetensors, or a run folder.")
+    str | None,
+    typer.Option(
+        help="Start from these weights: a released .npz, a .safetensors, a run folder, a name from "
+        "`vitlab models --weights`, hf://owner/name, or an https:// address."
+    ),
 ]
+Weighted = Annotated[str, typer.Argument(help="A run folder, a file of weights, or a name as for finetune --weights.")]
 Transfer = Annotated[
     TransferRecipe | None,
     typer.Option("--recipe", help="The paper's, or BiT-HyperRule. Default: that of the model's own paper."),
@@ -81,6 +86,7 @@ Set = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out; DATA and options may be left out.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard files too.")]
+ListWeights = Annotated[bool, typer.Option("--weights", help="List the published weights instead.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 

@@ -10,7 +10,7 @@ from vitlab.cli import options
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A run folder, or a file of weights.")],
+    model: options.Weighted,
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     on_bad_image: options.BadImages = options.OnBadImage.FAIL,

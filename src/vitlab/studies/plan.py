@@ -53,7 +53,7 @@ class Asked:
 
     data: str | None = None
     eval_data: str | None = None
-    weights: Path | None = None
+    weights: str | Path | None = None
     model: str | None = None
     recipe: Literal["transfer", "bit", "pretrain", "masked"] | None = None
     image_size: int | tuple[int, int] | None = None

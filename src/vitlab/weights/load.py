@@ -18,6 +18,7 @@ from vitlab.nn.grid import Grid, Size, as_size
 from vitlab.nn.initial import initialise, put
 from vitlab.weights import bit, official, save
 from vitlab.weights.format import open_tensors
+from vitlab.weights.hub import resolve
 from vitlab.weights.layout import Beside, Contents, Describe, Shapes
 from vitlab.weights.save import HEADER
 
@@ -72,7 +73,7 @@ def load(
     trained_size: int | tuple[int, int] | None = None,
     num_heads: int | None = None,
 ) -> Classifier:
-    """Return the model of a file of weights in any format, or of a run folder; see `load_with_report`."""
+    """Return the model of a file of weights in any format, a run folder, or a published name; see `load_with_report`."""
     return load_with_report(
         path,
         num_classes=num_classes,
@@ -94,6 +95,7 @@ def load_with_report(
 ) -> Loaded:
     """Return the model in a file, told by its content, fitted to what is asked for, with a report.
 
+    `path` may also be the name of published weights, "hf://owner/name" or an https:// address: `vitlab.weights.hub.resolve`.
     Asking for another `num_classes` replaces the head by zeros and, as the paper does, drops the representation layer before it;
     `representation` keeps (True) or drops (False) that layer explicitly. Asking for another `image_size` resizes the positions.
     `trained_size` says the size of a file that does not and whose grid is not square, `num_heads` the heads of one that does not.
@@ -102,7 +104,7 @@ def load_with_report(
         WeightsError: the file holds no weights, or weights that do not fit.
         SettingsError: the image size is smaller than a patch.
     """
-    file = find(Path(path))
+    file = find(path)
     contents = read(file, None if trained_size is None else as_size(trained_size), num_heads)
     old = contents.settings
     classes = num_classes or old.num_classes
@@ -143,20 +145,21 @@ def keeps_head(old: AnySettings, new: AnySettings) -> bool:
     return _head_inputs(old) == _head_inputs(new)
 
 
-def find(path: Path) -> Path:
-    """Return the weights file that `path` names: itself, or `model.safetensors` in a run folder.
+def find(name: str | Path, *, fetch: bool = True) -> Path:
+    """Return the weights file that `name` stands for: itself, the one in a run or model folder, or one to be downloaded.
+
+    Without `fetch` nothing is downloaded; see `vitlab.weights.hub.resolve`.
 
     Raises:
-        WeightsError: the folder holds no finished model.
+        WeightsError: the folder holds no finished model, or there is nothing of that name.
     """
+    path = resolve(name, fetch=fetch)
     if not path.is_dir():
         return path
-    file = path / "model.safetensors"
-    if not file.exists():
-        raise WeightsError(
-            path, "holds no model.safetensors", "finish the run with --resume, or give a file of weights"
-        )
-    return file
+    for file in (path / "model.safetensors", path / "pytorch_model.bin"):  # ours and others' folders; transformers' old one
+        if file.exists():
+            return file
+    raise WeightsError(path, "holds no model.safetensors", "finish the run with --resume, or give a file of weights")
 
 
 def read(path: Path, trained_size: Size | None = None, num_heads: int | None = None) -> Contents:
