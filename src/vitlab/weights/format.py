@@ -281,7 +281,9 @@ def _open_safetensors(path: Path) -> Generator[TensorFile]:
                 raise _no_numbers(path, name, entry["dtype"])
             begin, end = entry["data_offsets"]
             file.seek(start + begin)
-            data = torch.from_numpy(np.fromfile(file, np.uint8, end - begin))
+            data = torch.empty(end - begin, dtype=torch.uint8)
+            if file.readinto(data.numpy().data) != len(data):
+                raise EOFError
             return data.view(DTYPES[entry["dtype"]]).reshape(shapes[name])
 
         yield TensorFile(path, shapes, get, metadata)
