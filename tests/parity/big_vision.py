@@ -6,11 +6,11 @@ from vitlab.models.classifier import build
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
-from vitlab.nn.pooling import AttentionPool, ClassToken, Mean
+from vitlab.nn.pooling import AttentionPool, ClassToken, FirstPatch, Mean
 from vitlab.nn.position import Learned1D, SinCos2D
 from vitlab.weights.official import LINEN, name_table, to_ours
 
-POOLS = {"gap": Mean(), "map": AttentionPool(), "tok": ClassToken()}
+POOLS = {"gap": Mean(), "map": AttentionPool(), "tok": ClassToken(), "0": FirstPatch()}
 POSITIONS = {"learn": Learned1D(class_token=False), "sincos2d": SinCos2D()}
 
 

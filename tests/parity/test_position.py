@@ -7,7 +7,7 @@ from tests.parity.big_vision import load_vit
 from vitlab.nn.grid import Grid
 from vitlab.nn.position import sincos
 
-VITS = ["vit_sincos_gap", "vit_sincos_map_rep", "vit_learn_map", "vit_learn_gap", "vit_learn_tok"]
+VITS = ["vit_sincos_gap", "vit_sincos_map_rep", "vit_learn_map", "vit_learn_gap", "vit_learn_tok", "vit_learn_pool0"]
 
 
 @pytest.mark.parametrize("name", ["14x14x64", "7x7x32", "3x5x8", "24x24x192"])
