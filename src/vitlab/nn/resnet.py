@@ -28,6 +28,7 @@ RootWidth = Annotated[PositiveInt, AfterValidator(_divides_into_groups)]
 
 
 PoolPadding = Literal["same", "zeros", "ignored", "none"]
+"""What the root's pool has around its input, see `Style`."""
 
 
 class Style(NamedTuple):
