@@ -6,7 +6,7 @@ import pickletools
 import shlex
 import warnings
 import zipfile
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
@@ -23,7 +23,6 @@ from torch import Tensor
 from vitlab.errors import WeightsError
 
 Format = Literal["safetensors", "npz", "torch"]
-Arrays = dict[str, NDArray[np.generic]]
 
 MAX_TENSORS = 20_000
 MAX_HEADER_BYTES = 8 << 20
@@ -345,36 +344,3 @@ def _plain_tensors(path: Path, content: object) -> dict[str, Tensor]:
         if tensor.nbytes > tensor.untyped_storage().nbytes():  # one number that claims to be a matrix
             raise WeightsError(path, f"{_shown(name)} claims more bytes than the file holds", "get the file again")
     return tensors
-
-
-# --- whole files
-
-
-def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the declared shape of every array in an .npz file; no array is read.
-
-    Raises:
-        WeightsError: the file is damaged, holds objects instead of numbers, or lies about its sizes.
-    """
-    with _open_npz(path) as file:
-        return file.shapes
-
-
-def read_npz(path: Path, names: Iterable[str]) -> Arrays:
-    """Return the arrays called `names`. Check `npz_shapes` first: memory is taken for what is asked for, and for nothing else.
-
-    Raises:
-        WeightsError: the file is damaged.
-    """
-    with _zip(path) as archive, _refusing(path):
-        return {name: _npy_array(archive, archive.getinfo(f"{name}.npy")) for name in names}
-
-
-def read_safetensors_header(path: Path) -> dict[str, str]:
-    """Return the text metadata of a safetensors file.
-
-    Raises:
-        WeightsError: the file is damaged or has an unreasonable number of tensors.
-    """
-    with open_tensors(path) as file:
-        return file.metadata

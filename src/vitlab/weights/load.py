@@ -156,7 +156,10 @@ def find(name: str | Path, *, fetch: bool = True) -> Path:
     path = resolve(name, fetch=fetch)
     if not path.is_dir():
         return path
-    for file in (path / "model.safetensors", path / "pytorch_model.bin"):  # ours and others' folders; transformers' old one
+    for file in (
+        path / "model.safetensors",
+        path / "pytorch_model.bin",
+    ):  # ours and others' folders; transformers' old one
         if file.exists():
             return file
     raise WeightsError(path, "holds no model.safetensors", "finish the run with --resume, or give a file of weights")
