@@ -16,7 +16,7 @@ from vitlab.models.classifier import AnySettings, Classifier, empty, initialiser
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size, as_size
 from vitlab.nn.initial import initialise, put
-from vitlab.weights import bit, official, save, timm
+from vitlab.weights import bit, official, save, timm, torchvision
 from vitlab.weights.format import open_tensors
 from vitlab.weights.layout import Beside, Contents, Describe, Shapes
 from vitlab.weights.save import HEADER
@@ -25,6 +25,7 @@ READERS: tuple[tuple[Callable[[Shapes], bool], Describe], ...] = (
     (official.is_official, official.contents_of),
     (bit.is_bit, bit.contents_of),
     (timm.is_timm, timm.contents_of),
+    (torchvision.is_torchvision, torchvision.contents_of),
 )
 """What tells a kind of file by the names of its arrays, and what reads it."""
 HEAD = ("head.weight", "head.bias")
