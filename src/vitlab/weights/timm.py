@@ -10,20 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from vitlab.config import parse
+from vitlab.config import Json, parse
 from vitlab.errors import WeightsError
-from vitlab.models.classifier import AnySettings
+from vitlab.models.classifier import AnySettings, Classifier
 from vitlab.models.resnet import ResNetSettings
 from vitlab.models.vit import CHANNELS, ViTSettings
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import AttentionPool
 from vitlab.nn.position import Learned1D, NoPosition
-from vitlab.nn.resnet import PostActivation, PreActivation
 from vitlab.nn.stem import ResNetStem, Stem
-from vitlab.weights import timm_config
+from vitlab.weights import timm_config, timm_writing
 from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out
 from vitlab.weights.timm_config import Config
 
@@ -32,8 +32,6 @@ BIT_SIZE = Size(224, 224)
 """A BiT works at any size; without a config its file does not say one."""
 LAYER_SCALE = 1e-5
 """What layer scale starts at unless the config says it; the arrays hold what it became."""
-HYBRID_UNIT = PostActivation(variance_eps=1e-8, std_eps=0.0, norm_eps=1e-5)
-BIT_UNIT = PreActivation(variance_eps=1e-8)
 NO_PARAMETERS = frozenset({"mask_token"})
 """Arrays that were for pre-training; any other that we have no parameter for would make another model."""
 
@@ -90,7 +88,9 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
     """
     config, bit = timm_config.config_of(path, beside), _is_bit(shapes)
     try:
-        settings = _resnet(path, shapes, config, beside) if bit else _vit(path, shapes, config, beside)
+        settings = timm_writing.recorded(beside.config, len(shapes))
+        if settings is None or beside.trained_size not in (None, settings.image_size):
+            settings = (_resnet if bit else _vit)(path, shapes, config, beside)
     except (KeyError, IndexError) as error:
         raise WeightsError(path, f"is not a complete model of timm ({error})", "get the file again") from None
     table = name_table(settings)
@@ -108,6 +108,24 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
     if other := set(contents.extra) - NO_PARAMETERS:
         raise WeightsError(path, f"has '{min(other)}', which no model known here has", "see the README")
     return contents
+
+
+def export(model: Classifier) -> tuple[dict[str, Tensor], Json]:
+    """Return the tensors of `model` by timm's names, and the config.json to lie beside them.
+
+    The folder of both loads in timm, in transformers, and here as it was.
+
+    Raises:
+        WeightsError: timm has no such model.
+    """
+    settings = model.settings
+    config, table = timm_writing.config_of(settings, model.image_spec, model.classes), name_table(settings)
+    found: dict[str, dict[int, Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        place, tensor = place_of(table, name), parameter.detach().cpu()
+        found.setdefault(place.source, {})[place.part] = tensor.reshape(file_shape(name, settings, tuple(tensor.shape)))
+    tensors = {source: torch.cat([parts[part] for part in sorted(parts)]) for source, parts in found.items()}
+    return tensors, config
 
 
 def name_table(settings: AnySettings) -> dict[str, str]:
@@ -202,7 +220,7 @@ def _stem(path: Path, shapes: Shapes) -> Stem:
     if root is None:
         return parse(Patches, {"patch_size": tuple(patch)}, path)
     stem = {"depths": _depths(shapes, BACKBONE), "root_width": shapes[root][0], "patch_size": tuple(patch)}
-    return parse(ResNetStem, {**stem, "unit": HYBRID_UNIT}, path)
+    return parse(ResNetStem, {**stem, "unit": timm_config.HYBRID_UNIT}, path)
 
 
 def _position(
@@ -243,7 +261,7 @@ def _resnet(path: Path, shapes: Shapes, config: Config, beside: Beside) -> ResNe
         "image_size": timm_config.size_of(config, beside) or BIT_SIZE,
         "depths": _depths(shapes, ""),
         "root_width": shapes["stem.conv.weight"][0],
-        "unit": BIT_UNIT,
+        "unit": timm_config.BIT_UNIT,
         "num_classes": head[0] if head else None,
     }
     return parse(ResNetSettings, settings, path)

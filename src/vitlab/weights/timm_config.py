@@ -1,4 +1,4 @@
-"""The config.json that timm keeps beside its weights, as settings: what the arrays do not say of a model."""
+"""The config.json that timm keeps beside its weights: what the arrays do not say of a model."""
 
 import re
 from pathlib import Path
@@ -12,12 +12,17 @@ from vitlab.errors import WeightsError
 from vitlab.nn.encoder import Activation
 from vitlab.nn.grid import Size, SizeField
 from vitlab.nn.pooling import AttentionPool, ClassToken, Mean, Pool
+from vitlab.nn.resnet import PostActivation, PreActivation
 from vitlab.weights.layout import Beside
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1664: 16}
 """How many heads timm's ViTs of a width have."""
 GLOBAL_POOL = {"ClassToken": "token", "Mean": "avg", "AttentionPool": "map"}
 """Our kinds of pooling by timm's names."""
+HYBRID_UNIT = PostActivation(variance_eps=1e-8, std_eps=0.0, norm_eps=1e-5)
+"""The constants of the ResNets in timm's hybrids."""
+BIT_UNIT = PreActivation(variance_eps=1e-8)
+"""The constants of timm's BiTs."""
 TANH = re.compile(r"giantopt|so400m_patch16_siglip|base_patch32_siglip|large_patch16_siglip(_gap)?_512")
 """The architectures with the tanh form of GELU; their configs do not repeat it."""
 OTHERS = re.compile(r"rope|dinov3|_pe_|naflex|quickgelu")
