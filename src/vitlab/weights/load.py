@@ -1,6 +1,6 @@
 """Load weights into a model that fits them, and say exactly what was done."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +16,18 @@ from vitlab.models.classifier import AnySettings, Classifier, empty, initialiser
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size, as_size
 from vitlab.nn.initial import initialise, put
-from vitlab.weights import bit, official, save
+from vitlab.weights import bit, huggingface, official, save
 from vitlab.weights.format import open_tensors
 from vitlab.weights.layout import Beside, Contents, Describe, Shapes
 from vitlab.weights.save import HEADER
 
 HEAD = ("head.weight", "head.bias")
+READERS: tuple[tuple[Callable[[Shapes], bool], Describe], ...] = (
+    (official.is_official, official.contents_of),
+    (bit.is_bit, bit.contents_of),
+    (huggingface.is_huggingface, huggingface.contents_of),
+)
+"""What knows a kind of file by the names of its arrays, and what reads it."""
 MAX_CONFIG_BYTES = 16 << 20
 """Names for 21,843 classes, twice, take two of them."""
 
@@ -189,9 +195,7 @@ def _reader(shapes: Shapes, metadata: Mapping[str, str]) -> Describe | None:
     """Return what reads a file with such arrays."""
     if HEADER in metadata:
         return save.contents_of
-    if official.is_official(shapes):
-        return official.contents_of
-    return bit.contents_of if bit.is_bit(shapes) else None
+    return next((describe for knows, describe in READERS if knows(shapes)), None)
 
 
 @torch.no_grad()
