@@ -20,6 +20,7 @@ from vitlab.nn.axial_resnet import AxialAttention
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import Mean
+from vitlab.nn.resnet import PostActivation, PreActivation
 from vitlab.nn.stem import ResNetStem
 
 Changes = dict[str, Any]
@@ -41,6 +42,8 @@ SMALL: dict[type[Settings], Changes] = {
 MORE: dict[type[Settings], list[Changes]] = {
     Patches: [{"patch_size": Size(8, 16)}],
     ResNetStem: [{"depths": (), "root_width": 32, "patch_size": Size(2, 2)}],
+    PreActivation: [{"variance_eps": 1e-8}],
+    PostActivation: [{"variance_eps": 1e-8, "std_eps": 0.0, "norm_eps": 1e-5}],
 }
 """Further examples of a kind."""
 WITH: dict[type[Settings], Changes] = {Axial: {"pool": Mean()}}
@@ -121,9 +124,12 @@ class Example:
 
 def describe(part: Any) -> str:
     """Return a kind and its options, in short."""
-    options = part.model_dump(exclude={"type"}, exclude_defaults=True)
-    given = [f"{name}={value}" if isinstance(value, bool) else f"{value}" for name, value in options.items()]
-    return "-".join([part.type, *(value.replace(" ", "") for value in given)])
+    words = [part.type]
+    for name in part.model_dump(exclude={"type"}, exclude_defaults=True):
+        value = getattr(part, name)
+        shown = describe(value) if isinstance(value, Settings) else f"{value}".replace(" ", "")
+        words.append(f"{name}={shown}" if isinstance(value, bool) else shown)
+    return "-".join(words)
 
 
 def candidates(family: type[Settings]) -> Iterator[tuple[str, Changes]]:

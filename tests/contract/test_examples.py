@@ -67,7 +67,7 @@ def test_the_kinds_are_those_that_were_there_when_this_was_written():
         *(("stem", kind) for kind in ("Patches", "ResNetStem")),
         *(("attention", kind) for kind in ("Global", "Axial")),
         *(("position", kind) for kind in ("NoPosition", "Learned1D", "Learned2D", "Relative", "SinCos2D")),
-        *(("pool", kind) for kind in ("ClassToken", "Mean", "AttentionPool")),
+        *(("pool", kind) for kind in ("ClassToken", "Mean", "AttentionPool", "FirstPatch")),
         *(("unit", kind) for kind in ("PreActivation", "PostActivation", "AxialAttention")),
     }
     places = {(part.type, part.place) for part in values("position")}

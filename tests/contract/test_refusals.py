@@ -18,6 +18,8 @@ from vitlab.nn.stem import ResNetStem
 PATCHES = {"type": "Patches", "patch_size": 8}
 HYBRID = {"type": "ResNetStem", "depths": (1, 1)}
 AXIAL = {"attention": Axial(), "pool": Mean()}
+SHALLOW = {"unit": {"type": "PreActivation", "padding": "same"}, "depths": (1,)}
+NEVER_DIVIDED = {"type": "PostActivation", "std_eps": 0.0}
 
 
 def refusal(family, changes):
@@ -61,6 +63,9 @@ CASES = [
     (ResNetSettings, {"root_width": 48}, "use 64", {"root_width": 64}),
     (ResNetSettings, {"root_width": 5}, "use 32", {"root_width": 32}),
     (ResNetSettings, {"image_size": (64, 7)}, "the stride of the model; use at least 8×8", {"image_size": (64, 8)}),
+    (ResNetSettings, SHALLOW | {"image_size": (64, 4)}, "use at least 5×5", {"image_size": (64, 5)}),
+    (ResNetSettings, {"unit": NEVER_DIVIDED}, "use std_eps 1e-5", {"unit": NEVER_DIVIDED | {"std_eps": 1e-5}}),
+    (ViTSettings, {"stem": HYBRID | {"unit": NEVER_DIVIDED}}, "use std_eps 1e-5", {"stem": HYBRID}),
     (ResNetSettings, {"unit": AxialAttention(num_heads=5)}, "use 4", {"unit": AxialAttention(num_heads=4)}),
     (ResNetSettings, {"unit": AxialAttention(num_heads=99)}, "use 16", {"unit": AxialAttention(num_heads=16)}),
 ]

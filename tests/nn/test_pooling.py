@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from vitlab.nn.encoder import BlockSettings
-from vitlab.nn.pooling import AttentionPool, AttentionPooling, ClassToken, Mean, build_pooling
+from vitlab.nn.pooling import AttentionPool, AttentionPooling, ClassToken, FirstPatch, Mean, build_pooling
 
 BLOCK = BlockSettings(6, 2, 12)
 
@@ -20,6 +20,12 @@ def test_the_mean_is_over_all_patches_and_no_register():
     assert Mean().num_prefix == 0
 
 
+def test_the_first_patch_is_behind_the_registers():
+    encoded = torch.randn(2, 5, 6)
+    assert torch.equal(build_pooling(FirstPatch(), BLOCK, 2)(encoded), encoded[:, 2])
+    assert FirstPatch().num_prefix == 0
+
+
 def test_attention_pooling_reads_the_patches_in_any_order_and_no_register():
     torch.manual_seed(0)
     pool = build_pooling(AttentionPool(), BLOCK, 1)
@@ -33,7 +39,7 @@ def test_attention_pooling_reads_the_patches_in_any_order_and_no_register():
 
 def test_a_pooling_reads_no_more_tokens_than_it_says():
     encoded = torch.randn(2, 5, 6)
-    for kind in (ClassToken(), Mean()):
+    for kind in (ClassToken(), Mean(), FirstPatch()):
         pool = build_pooling(kind, BLOCK, kind.num_prefix)
         torch.testing.assert_close(pool(encoded[:, : kind.num_inputs]), pool(encoded))
 

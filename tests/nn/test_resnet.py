@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from vitlab.models.classifier import empty
 from vitlab.models.resnet import ResNetSettings
+from vitlab.models.vit import ViTSettings
 from vitlab.nn.axial_resnet import AXIAL
 from vitlab.nn.grid import Size
 from vitlab.nn.resnet import (
@@ -24,6 +25,7 @@ from vitlab.nn.resnet import (
     same_padding,
     stride_of,
 )
+from vitlab.nn.stem import ResNetStem
 
 SIDES = st.integers(1, 300)
 
@@ -115,6 +117,26 @@ def test_the_pool_of_the_pre_activation_root_sees_zeros_outside_the_image(side):
     expected = torch.where(touched, ignoring.clamp(min=0), ignoring)
     assert not torch.equal(expected, ignoring)
     torch.testing.assert_close(root(images), expected)
+
+
+def test_the_pool_of_the_root_can_ignore_what_is_outside_or_have_no_padding():
+    images = torch.randn(2, 3, 31, 33)
+    for padding, size, around in (("ignored", Size(8, 9), 1), ("same", Size(7, 8), 0)):
+        root = Root(3, 32, PreActivation(padding=padding).style, activated=False)
+        torch.nn.init.normal_(root.conv.weight)
+        assert root(images).shape[2:] == size
+        assert torch.equal(root(images), functional.max_pool2d(root.conv(images), 3, 2, padding=around))
+
+
+def test_units_and_stems_take_the_constants_that_are_set():
+    unit = PostActivation(variance_eps=1e-8, std_eps=0.0, norm_eps=1e-5)
+    stem = empty(ViTSettings(stem=ResNetStem(depths=(1, 1), unit=unit)))
+    resnets = [empty(ResNetSettings(depths=(1, 1), unit=each)) for each in (unit, PreActivation(variance_eps=1e-8))]
+    for model in (stem, *resnets):
+        convolutions = [module for module in model.modules() if isinstance(module, StdConv)]
+        assert len(convolutions) == 1 + 2 * 4
+        assert {(conv.style.variance_eps, conv.style.std_eps) for conv in convolutions} == {(1e-8, 0.0)}
+        assert {module.eps for module in model.modules() if isinstance(module, torch.nn.GroupNorm)} == {1e-5}
 
 
 def test_the_post_activation_root_has_a_norm_and_a_relu_before_its_pool():

@@ -1,18 +1,17 @@
 """The names that big_vision gives to parameters, and models filled from its files."""
 
-import numpy as np
 import torch
 
 from vitlab.models.classifier import build
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
-from vitlab.nn.pooling import AttentionPool, ClassToken, Mean
+from vitlab.nn.pooling import AttentionPool, ClassToken, FirstPatch, Mean
 from vitlab.nn.position import Learned1D, SinCos2D
 from vitlab.weights.official import LINEN, name_table, to_ours
 
-POOLS = {"gap": Mean(), "map": AttentionPool(), "tok": ClassToken()}
-POSITIONS = {"learn": Learned1D(), "sincos2d": SinCos2D()}
+POOLS = {"gap": Mean(), "map": AttentionPool(), "tok": ClassToken(), "0": FirstPatch()}
+POSITIONS = {"learn": Learned1D(class_token=False), "sincos2d": SinCos2D()}
 
 
 def resnet_table(settings):
@@ -74,13 +73,10 @@ def vit_settings(config):
 
 @torch.no_grad()
 def load_vit(config, arrays):
-    """Build the model of a big_vision file. Its positions are added before the class token, so that token's own is zero."""
+    """Build the model of a big_vision file."""
     settings = vit_settings(config)
     model, table = build(settings), vit_table(settings)
     assert {f"params/{name}" for name in table.values()} == set(arrays)
     for ours, parameter in model.named_parameters():
-        array = arrays[f"params/{table[ours]}"]
-        if ours == "position.table":
-            array = np.pad(array, ((0, 0), (settings.pool.num_prefix, 0), (0, 0)))
-        parameter.copy_(to_ours(ours, array, tuple(parameter.shape)))
+        parameter.copy_(to_ours(ours, arrays[f"params/{table[ours]}"], tuple(parameter.shape)))
     return model

@@ -10,17 +10,19 @@ from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import build, empty
 from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Size
-from vitlab.nn.resnet import PostActivation
+from vitlab.nn.resnet import PostActivation, PreActivation
 from vitlab.weights import bit, official
 
 LISTED = ["R50x1", "R50x3", "R101x1", "R101x3", "R152x2", "R152x4"]
+OF_BIG_VISION = PreActivation(padding="ignored")
 
 
-def settings_of(config):
+def settings_of(config, unit):
     return ResNetSettings(
         image_size=Size(*config["image"]),
         depths=tuple(config["depth"]),
         root_width=int(64 * config["width"]),
+        unit=unit,
         num_classes=config["num_classes"],
     )
 
@@ -80,12 +82,12 @@ def test_the_released_r50x1_gives_the_logits_of_the_bit_code(golden, agree, to_i
     assert sum(parameter.numel() for parameter in model.parameters()) == case.entry["num_params"]
 
 
-@pytest.mark.usefixtures("pool_of_big_vision")
 @pytest.mark.parametrize("name", ["R50x1_128x128", "R101x1_96x64"])
 def test_a_published_size_gives_the_logits_of_big_vision(golden, agree, to_images, name):
     case = golden(f"fullsize/BiT_{name}")
     recipe, io = case.json("recipe"), case.arrays("io")
     settings = settings_for(f"BiT-{name.split('_')[0]}", case.config["num_classes"], tuple(case.config["image"]))
+    settings = settings.model_copy(update={"unit": OF_BIG_VISION})
     model = fill(empty(settings), resnet_table(settings), recipe, official.to_ours)
     with torch.inference_mode():
         images = to_images(input_of(recipe))
@@ -98,11 +100,10 @@ def test_a_published_size_gives_the_logits_of_big_vision(golden, agree, to_image
     assert sum(parameter.numel() for parameter in model.parameters()) == case.entry["num_params"]
 
 
-@pytest.mark.usefixtures("pool_of_big_vision")
 @pytest.mark.parametrize("name", ["bit_paper_d21_w05", "bit_paper_d111_odd"])
 def test_every_stage_is_that_of_big_vision(golden, agree, to_images, name):
     case = golden(f"big_vision/{name}")
-    model = build(settings_of(case.config)).eval()
+    model = build(settings_of(case.config, OF_BIG_VISION)).eval()
     fill_resnet(model, case.arrays("params"))
     agree_with_stages(model, case, agree, to_images)
 
@@ -110,7 +111,7 @@ def test_every_stage_is_that_of_big_vision(golden, agree, to_images, name):
 def test_the_pool_of_the_bit_code_is_not_that_of_big_vision(golden, to_images):
     """The tolerance of these tests tells the two kinds of padding apart."""
     case = golden("big_vision/bit_paper_d21_w05")
-    model, io = build(settings_of(case.config)).eval(), case.arrays("io")
+    model, io = build(settings_of(case.config, PreActivation())).eval(), case.arrays("io")
     fill_resnet(model, case.arrays("params"))
     with torch.inference_mode():
         difference = (model(to_images(io["input"])) - torch.from_numpy(io["output"])).abs().max()
@@ -119,7 +120,7 @@ def test_the_pool_of_the_bit_code_is_not_that_of_big_vision(golden, to_images):
 
 def test_the_post_activation_form_is_that_of_big_vision(golden, agree, to_images):
     case = golden("big_vision/bit_v1_d11_w05")
-    model = build(settings_of(case.config).model_copy(update={"unit": PostActivation()})).eval()
+    model = build(settings_of(case.config, PostActivation())).eval()
     table = official.post_activation_table(model.settings.depths)
     table |= {"head.weight": "head/kernel", "head.bias": "head/bias"}
     fill_resnet(model, case.arrays("params"), table)

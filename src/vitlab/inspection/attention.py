@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitlab.models.classifier import Classifier
 from vitlab.models.vit import Global, ViT
-from vitlab.nn.pooling import ClassToken
+from vitlab.nn.pooling import AttentionPool, ClassToken, FirstPatch, Mean
 
 
 def attends_globally(model: Classifier) -> TypeGuard[ViT]:
@@ -32,7 +32,7 @@ def rollout(model: ViT, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b ro
     """Return how much each patch reaches the pooled output through all layers, on the grid of patches, normalised to a peak of 1.
 
     Heads are averaged, the identity is added for the residual connection, rows are normalised, and the layers are multiplied from
-    the first up (Abnar & Zuidema 2020; appendix D.8). With a class token its row is shown, else the mean over rows.
+    the first up (Abnar & Zuidema 2020; appendix D.8). Shown is the row of the token that is pooled, else the mean over patches.
     """
     joint: Tensor | None = None
     for weights in attention_by_layer(model, images):
@@ -43,7 +43,13 @@ def rollout(model: ViT, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b ro
     if joint is None:
         raise ValueError("a model without layers has no attention")
     prefix = model.settings.num_prefix
-    rows = joint[:, 0] if isinstance(model.settings.pool, ClassToken) else joint[:, prefix:].mean(dim=1)
+    match model.settings.pool:
+        case ClassToken():
+            rows = joint[:, 0]
+        case FirstPatch():
+            rows = joint[:, prefix]
+        case Mean() | AttentionPool():
+            rows = joint[:, prefix:].mean(dim=1)
     reached = rows[:, prefix:]
     reached = reached / reached.amax(dim=1, keepdim=True)
     return reached.unflatten(1, tuple(model.settings.grid))

@@ -49,6 +49,10 @@ class ResNetSettings(Settings):
             raise ValueError(
                 f"an image of {self.image_size} pixels is smaller than the stride of the model; use at least {stride}×{stride}"
             )
+        if self.unit.style.pool == "none" and min(self.image_size) < 5:  # of which the first convolution makes 3 cells
+            raise ValueError(
+                f"an image of {self.image_size} pixels is too small for a pool without padding; use at least 5×5"
+            )
         if isinstance(self.unit, AxialAttention) and self.root_width % (2 * self.unit.num_heads):
             half, heads = self.root_width // 2, self.unit.num_heads
             near = [number for number in range(1, half + 1) if half % number == 0]

@@ -68,15 +68,35 @@ class AttentionPool(Settings):
         return None
 
 
-Pool = ClassToken | Mean | AttentionPool
+class FirstPatch(Settings):
+    """The output of the patch in the upper left corner; no class token (big_vision's "0")."""
+
+    type: Literal["FirstPatch"] = "FirstPatch"
+
+    @property
+    def num_prefix(self) -> int:
+        """How many tokens of its own this kind puts before the patches: none."""
+        return 0
+
+    @property
+    def num_inputs(self) -> int | None:
+        """How many leading tokens the pooling reads: all, since registers may come first."""
+        return None
 
 
-class FirstToken(nn.Module):
-    """Takes the class token's output."""
+Pool = ClassToken | Mean | AttentionPool | FirstPatch
+
+
+class OneToken(nn.Module):
+    """Takes the output of the token `index`."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self.index = index
 
     def forward(self, encoded: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
-        """Return the first token."""
-        return encoded[:, 0]
+        """Return that token."""
+        return encoded[:, self.index]
 
 
 class PatchMean(nn.Module):
@@ -113,9 +133,11 @@ def build_pooling(kind: Pool, block: BlockSettings, prefix: int) -> nn.Module:
     """Return the pooling [b, n, d] → [b, d]; the first `prefix` tokens are no patches."""
     match kind:
         case ClassToken():
-            return FirstToken()
+            return OneToken(0)
         case Mean():
             norm = nn.LayerNorm(block.width, eps=block.norm_eps) if kind.norm == "mean" else nn.Identity()
             return PatchMean(prefix, norm)
         case AttentionPool():
             return AttentionPooling(block, prefix)
+        case FirstPatch():
+            return OneToken(prefix)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from pydantic import AfterValidator, PositiveInt
+from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,22 +27,27 @@ RootWidth = Annotated[PositiveInt, AfterValidator(_divides_into_groups)]
 """Channels of the first convolution, as a field of settings."""
 
 
+PoolPadding = Literal["same", "zeros", "ignored", "none"]
+
+
 class Style(NamedTuple):
     """The constants in which two implementations of the same ResNet differ.
 
     `same` pads as TensorFlow's "SAME" (at odd totals one more on the right and bottom); otherwise padding is symmetric. A kernel
-    is divided by √(variance + `variance_eps`) + `std_eps`.
+    is divided by √(variance + `variance_eps`) + `std_eps`. Around the root's `pool` there are as many cells as "SAME" has, or one
+    on each side ("zeros", or "ignored"), or none.
     """
 
     same: bool
     variance_eps: float
     std_eps: float
     norm_eps: float
+    pool: PoolPadding = "same"
 
 
 HYBRID = Style(same=True, variance_eps=0.0, std_eps=1e-5, norm_eps=1e-6)
 """The hybrids of the ViT paper."""
-BIT = Style(same=False, variance_eps=1e-10, std_eps=0.0, norm_eps=1e-5)
+BIT = Style(same=False, variance_eps=1e-10, std_eps=0.0, norm_eps=1e-5, pool="zeros")
 """The released BiT models."""
 
 
@@ -130,21 +135,30 @@ class PreActivationUnit(nn.Module):
 class Root(nn.Module):
     """The first layers: a 7×7 convolution and a 3×3 pool, of stride 2 each.
 
-    The post-activation form has a norm and a ReLU between; its pool ignores what is outside the image. The pre-activation form
-    has neither, and its pool sees zeros there: with negative values in the image the two differ.
+    The post-activation form has a norm and a ReLU between; the pre-activation form has neither, so that zeros that its pool sees
+    outside the image may be more than what is inside.
     """
 
     def __init__(self, channels: int, width: int, style: Style, *, activated: bool) -> None:
         super().__init__()
         self.conv = StdConv(channels, width, 7, 2, style)
         self.norm = norm(width, style) if activated else None
+        self.pool: PoolPadding = style.pool
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d p q"]:
         """Return the features of the first stage, at a quarter of the size."""
         x = self.conv(x)
-        if self.norm is None:
-            return functional.max_pool2d(functional.pad(x, (1, 1, 1, 1)), 3, 2)
-        return functional.max_pool2d(pad_same(functional.relu(self.norm(x)), 3, 2, -math.inf), 3, 2)
+        if self.norm is not None:
+            x = functional.relu(self.norm(x))
+        match self.pool:
+            case "same":
+                return functional.max_pool2d(pad_same(x, 3, 2, -math.inf), 3, 2)
+            case "zeros":
+                return functional.max_pool2d(functional.pad(x, (1, 1, 1, 1)), 3, 2)
+            case "ignored":
+                return functional.max_pool2d(x, 3, 2, padding=1)
+            case "none":
+                return functional.max_pool2d(x, 3, 2)
 
 
 MakeUnit = Callable[[int, int, int, Size], nn.Module]
@@ -180,7 +194,7 @@ def stride_of(depths: Sequence[int]) -> int:
 
 
 def feature_size(image: Size, depths: Sequence[int]) -> Size:
-    """Return the size of the feature map after the stages: ⌈size / stride⌉, whatever the padding."""
+    """Return the size of the feature map after the stages: ⌈size / stride⌉; a root's pool without padding may make it smaller."""
     stride = stride_of(depths)
     return Size(math.ceil(image.height / stride), math.ceil(image.width / stride))
 
@@ -196,9 +210,16 @@ def floats_per_image(depths: Sequence[int], width: int, image: Size) -> int:
 
 
 class PreActivation(Settings):
-    """ResNet v2, as the released BiT models are: norm and ReLU before each convolution."""
+    """ResNet v2, as the released BiT models are: norm and ReLU before each convolution.
+
+    `padding` "zeros" is that of the BiT code, the same on all sides; "ignored" is too, but the root's pool ignores what is outside
+    the image (big_vision); "same" pads convolutions as TensorFlow does, and the root's pool not at all (transformers' SAME).
+    `variance_eps` is 1e-8 in timm and transformers.
+    """
 
     type: Literal["PreActivation"] = "PreActivation"
+    padding: Literal["zeros", "ignored", "same"] = "zeros"
+    variance_eps: PositiveFloat = BIT.variance_eps
 
     @property
     def activated_root(self) -> bool:
@@ -207,19 +228,32 @@ class PreActivation(Settings):
 
     @property
     def style(self) -> Style:
-        """The constants of the BiT code."""
-        return BIT
+        """The constants of the BiT code, but for what is set."""
+        same, pool = self.padding == "same", "none" if self.padding == "same" else self.padding
+        return BIT._replace(same=same, variance_eps=self.variance_eps, pool=pool)
 
     @property
     def make(self) -> MakeUnit:
         """What makes one bottleneck."""
-        return lambda inputs, width, stride, _: PreActivationUnit(inputs, width, stride, BIT)
+        return lambda inputs, width, stride, _: PreActivationUnit(inputs, width, stride, self.style)
 
 
 class PostActivation(Settings):
-    """ResNet v1.5 with GroupNorm and standardised convolutions, as in the hybrids."""
+    """ResNet v1.5 with GroupNorm and standardised convolutions, as in the hybrids.
+
+    A kernel is divided by √(variance + `variance_eps`) + `std_eps`: in timm and transformers 1e-8 and 0, with `norm_eps` 1e-5.
+    """
 
     type: Literal["PostActivation"] = "PostActivation"
+    variance_eps: NonNegativeFloat = HYBRID.variance_eps
+    std_eps: NonNegativeFloat = HYBRID.std_eps
+    norm_eps: PositiveFloat = HYBRID.norm_eps
+
+    @model_validator(mode="after")
+    def _divides(self) -> "PostActivation":
+        if not (self.variance_eps or self.std_eps):
+            raise ValueError("variance_eps and std_eps 0 would divide a constant kernel by zero; use std_eps 1e-5")
+        return self
 
     @property
     def activated_root(self) -> bool:
@@ -228,10 +262,10 @@ class PostActivation(Settings):
 
     @property
     def style(self) -> Style:
-        """The constants of the ViT code."""
-        return HYBRID
+        """The constants of the ViT code, but for what is set."""
+        return HYBRID._replace(variance_eps=self.variance_eps, std_eps=self.std_eps, norm_eps=self.norm_eps)
 
     @property
     def make(self) -> MakeUnit:
         """What makes one bottleneck."""
-        return lambda inputs, width, stride, _: PostActivationUnit(inputs, width, stride, HYBRID)
+        return lambda inputs, width, stride, _: PostActivationUnit(inputs, width, stride, self.style)

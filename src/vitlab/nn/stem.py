@@ -10,7 +10,6 @@ from vitlab.config import Settings
 from vitlab.nn.grid import Grid, Size, SizeField, grid_of
 from vitlab.nn.patches import PatchEmbedding, Patches
 from vitlab.nn.resnet import (
-    HYBRID,
     PostActivation,
     Root,
     RootWidth,
@@ -26,13 +25,15 @@ class ResNetStem(Settings):
     """Stem that embeds patches of a ResNet's feature map; the defaults are R50 with the extended stage 3 of R50+B/16.
 
     `depths` are the units of each stage: (3, 4, 9) ends at a sixteenth of the image, (3, 4, 6, 3) at a thirty-second, () is the
-    root alone. `root_width` is the channels of the root. `patch_size` counts cells of the feature map, not pixels.
+    root alone. `root_width` is the channels of the root. `patch_size` counts cells of the feature map, not pixels. `unit` holds
+    the ResNet's constants.
     """
 
     type: Literal["ResNetStem"] = "ResNetStem"
     depths: tuple[PositiveInt, ...] = (3, 4, 9)
     root_width: RootWidth = 64
     patch_size: SizeField = Size(1, 1)
+    unit: PostActivation = PostActivation()
 
     @property
     def cell(self) -> Size:
@@ -77,8 +78,8 @@ class ResNetEmbedding(nn.Module):
     def __init__(self, settings: ResNetStem, channels: int, width: int, image: Size) -> None:
         super().__init__()
         self.settings = settings
-        self.root = Root(channels, settings.root_width, HYBRID, activated=True)
-        self.stages = stages(PostActivation().make, settings.depths, settings.root_width, image)
+        self.root = Root(channels, settings.root_width, settings.unit.style, activated=True)
+        self.stages = stages(settings.unit.make, settings.depths, settings.root_width, image)
         features = output_channels(settings.depths, settings.root_width)
         self.embedding = PatchEmbedding(Patches(patch_size=settings.patch_size), features, width)
 
