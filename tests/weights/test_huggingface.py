@@ -4,12 +4,18 @@ import pytest
 import safetensors.torch
 import torch
 
+import vitlab
 from vitlab.data.preprocess import CentralCrop, ImageSpec, Squash
 from vitlab.errors import WeightsError
-from vitlab.models.classifier import empty
+from vitlab.models.classifier import build, empty
+from vitlab.models.resnet import ResNetSettings
+from vitlab.models.vit import Axial
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
-from vitlab.weights.huggingface import IN_FILES, IN_MEMORY, name_table
+from vitlab.nn.pooling import Mean
+from vitlab.nn.position import Learned1D, SinCos2D
+from vitlab.nn.stem import ResNetStem
+from vitlab.weights.huggingface import IN_FILES, IN_MEMORY, export, name_table
 from vitlab.weights.load import load, load_with_report, read
 
 CONFIG = {
@@ -233,3 +239,92 @@ def test_another_preparation_is_refused_by_name(written, preprocessor, says):
     message = refusal(written(preprocessor=preprocessor))
     assert "preprocessor_config.json: " in message
     assert says in message
+
+
+def write(model, folder):
+    arrays, config, preprocessor = export(model)
+    (folder / "model.safetensors").write_bytes(safetensors.torch.save(arrays, {"format": "pt"}))
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"activation": "gelu", "norm_eps": 1e-12, "dropout": 0.1},
+        {"qkv_bias": False, "image_size": Size(8, 12)},
+        {"image_size": Size(11, 9)},
+        {"num_classes": None},
+        {"num_classes": None, "representation_dim": 6},
+    ],
+)
+@pytest.mark.parametrize(
+    "preparation",
+    [
+        {},
+        {"interpolation": "bicubic", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+        {"fit": CentralCrop(fraction=0.9), "height": 8, "width": 8},
+    ],
+)
+def test_what_is_written_is_read_as_it_was(tmp_path, make_model, changes, preparation):
+    if "fit" in preparation:
+        changes = changes | {"image_size": Size(8, 8)}
+    model = make_model(classes=() if "num_classes" in changes else ("ant", "bee", "ant"), **changes)
+    model.image_spec = model.image_spec.model_copy(update=preparation)
+    loaded = load_with_report(write(model, tmp_path))
+    assert (loaded.report.missing, loaded.report.extra, loaded.report.resized) == ([], [], [])
+    assert loaded.model.settings == model.settings
+    assert loaded.model.image_spec == model.image_spec
+    assert loaded.model.classes == model.classes
+    ours = dict(model.named_parameters())
+    assert all(torch.equal(parameter, ours[name]) for name, parameter in loaded.model.named_parameters())
+
+
+def test_the_config_of_a_case_is_written_as_transformers_wrote_it(golden):
+    for name in ("vit_cls", "vit_gelutanh_eps1e6", "vit_model_pooler"):
+        case = golden(f"hf/{name}")
+        said = json.loads(case.path("config").read_text())
+        model = vitlab.load(case.path("params_safetensors"))
+        if "gelutanh" in name:  # it shares the weights of another
+            model.settings = model.settings.model_copy(update={"activation": "gelu_tanh", "norm_eps": 1e-6})
+        arrays, config, _ = export(model)
+        assert config == said
+        stored = safetensors.torch.load_file(case.path("params_safetensors"))
+        assert arrays.keys() == stored.keys()
+        assert all(torch.equal(arrays[key], stored[key]) for key in stored)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"stem": ResNetStem(depths=(1,), root_width=32)}, "no ResNet as its stem"),
+        ({"stem": Patches(patch_size=Size(2, 4))}, "no patches of 2×4"),
+        ({"attention": Axial(), "pool": Mean(), "position": Learned1D()}, "no axial attention"),
+        ({"position": SinCos2D()}, "no position SinCos2D"),
+        ({"position": Learned1D(place="layers")}, "no positions in every layer"),
+        ({"position": Learned1D(class_token=False)}, "no positions of patches only"),
+        ({"pool": Mean()}, "no pool Mean"),
+        ({"registers": 2}, "no registers"),
+        ({"layer_scale": 0.1}, "no layer scale"),
+        ({"representation_dim": 6}, "both a representation layer and a head"),
+    ],
+)
+def test_what_transformers_cannot_have_is_refused(make_settings, changes, says):
+    with pytest.raises(WeightsError, match=says) as caught:
+        export(build(make_settings(**changes)))
+    assert "vitlab's own .safetensors can hold it" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_resnet_is_no_vit():
+    with pytest.raises(WeightsError, match="a ResNet"):
+        export(build(ResNetSettings(image_size=Size(8, 8), depths=(1,), root_width=32, num_classes=2)))
+
+
+def test_a_crop_that_is_not_square_is_refused(make_model):
+    model = make_model(image_size=Size(8, 12))
+    model.image_spec = model.image_spec.model_copy(update={"fit": CentralCrop()})
+    with pytest.raises(WeightsError, match="cuts no 8×12"):
+        export(model)

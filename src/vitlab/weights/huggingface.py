@@ -1,4 +1,4 @@
-"""The names and configs of the ViTs of transformers (Hugging Face).
+"""The names and configs of the ViTs of transformers (Hugging Face), in both directions.
 
 A model is a folder: model.safetensors with the arrays, config.json with what they do not say, preprocessor_config.json with how
 images are prepared. The names in files are those of transformers 4, which transformers 5 writes too; the names that it has in
@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import ConfigDict, Field, PositiveInt
+from torch import Tensor
 
-from vitlab.config import Settings, parse
+from vitlab.config import Json, Settings, parse
 from vitlab.errors import SettingsError, WeightsError
-from vitlab.models.vit import ViTSettings
+from vitlab.models.classifier import Classifier
+from vitlab.models.vit import Global, ViTSettings
 from vitlab.nn.encoder import Activation
 from vitlab.nn.grid import Size, SizeField
 from vitlab.nn.patches import Patches
+from vitlab.nn.pooling import ClassToken
+from vitlab.nn.position import Learned1D
 from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out
-from vitlab.weights.preprocessor import read_preprocessor
+from vitlab.weights.preprocessor import read_preprocessor, write_preprocessor
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -33,6 +37,8 @@ NUM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 """The heads of the well-known widths, for arrays without a config."""
 VERSION = "5.23.0"
 """The transformers that what is written here was compared with."""
+
+OURS = "vitlab's own .safetensors can hold it"
 
 
 class Naming(NamedTuple):
@@ -212,6 +218,86 @@ def settings_of(path: Path, shapes: Shapes, config: Config, beside: Beside) -> V
         "num_classes": num_classes,
     }
     return parse(ViTSettings, settings, path)
+
+
+def export(model: Classifier) -> tuple[dict[str, Tensor], Json, Json]:
+    """Return the arrays of `model` by their names in files, its config.json, and its preprocessor_config.json.
+
+    What only training uses (stochastic depth, the first bias of the head) has no place there, and is left out.
+
+    Raises:
+        WeightsError: transformers has no such model.
+    """
+    settings = _expressible(model)
+    preprocessor = write_preprocessor(model.image_spec)
+    table = name_table(settings, prefix="vit." if settings.num_classes else "")
+    arrays = {table[name]: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
+    projection = table["stem.projection.weight"]
+    arrays[projection] = arrays[projection].reshape(settings.width, 3, *settings.stem.patch_size)
+    return arrays, _config(settings, model.classes), preprocessor
+
+
+def _expressible(model: Classifier) -> ViTSettings:
+    """Return the settings of `model`, if transformers can have it."""
+    s = model.settings
+    if not isinstance(s, ViTSettings):
+        raise WeightsError("the model", "is a ResNet, no ViT of transformers", OURS)
+    plain = isinstance(s.stem, Patches)
+    reasons = {
+        "ResNet as its stem": not plain,
+        f"patches of {s.stem.patch_size}": plain and s.stem.patch_size.height != s.stem.patch_size.width,
+        "axial attention": not isinstance(s.attention, Global),
+        f"position {s.position.type}": not isinstance(s.position, Learned1D),
+        "positions in every layer": isinstance(s.position, Learned1D) and s.position.place != "stem",
+        "positions of patches only": s.position == Learned1D(class_token=False),
+        f"pool {s.pool.type}": not isinstance(s.pool, ClassToken),
+        "registers": s.registers > 0,
+        "layer scale": s.layer_scale is not None,
+    }
+    for reason in (reason for reason, holds in reasons.items() if holds):
+        raise _inexpressible(reason)
+    if s.representation_dim and s.num_classes:
+        what = "transformers has no ViT with both a representation layer and a head"
+        raise WeightsError("the model", what, f"load it with representation=False or num_classes=None, or {OURS}")
+    return s
+
+
+def _inexpressible(what: str) -> WeightsError:
+    return WeightsError("the model", f"transformers' ViT has no {what}", OURS)
+
+
+def _config(settings: ViTSettings, classes: tuple[str, ...]) -> Json:
+    """Return the config.json of a model of `settings`; square images are a single number, as transformers has it."""
+    s = settings
+    height, width = s.image_size
+    written = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    config: Json = {
+        "architectures": ["ViTForImageClassification" if s.num_classes else "ViTModel"],
+        "model_type": "vit",
+        "hidden_size": s.width,
+        "num_hidden_layers": s.depth,
+        "num_attention_heads": s.num_heads,
+        "intermediate_size": s.mlp_dim,
+        "hidden_act": written[s.activation],
+        "hidden_dropout_prob": s.dropout,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.02,
+        "layer_norm_eps": s.norm_eps,
+        "image_size": height if height == width else [height, width],
+        "patch_size": s.stem.cell.height,
+        "num_channels": 3,
+        "qkv_bias": s.qkv_bias,
+        "encoder_stride": s.stem.cell.height,
+        "pooler_act": "tanh",
+        "pooler_output_size": s.representation_dim or s.width,
+        "dtype": "float32",
+        "transformers_version": VERSION,
+    }
+    if s.num_classes:
+        names = classes or _placeholders(s.num_classes)
+        config |= {"id2label": {str(index): name for index, name in enumerate(names)}}
+        config |= {"label2id": {name: index for index, name in enumerate(names)}}
+    return config
 
 
 def _prefix(names: Iterable[str]) -> str:
