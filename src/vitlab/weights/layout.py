@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vitlab.config import Json
 from vitlab.data.preprocess import ImageSpec
 from vitlab.models.classifier import AnySettings, empty
 from vitlab.nn.grid import Size
@@ -44,8 +45,8 @@ class Beside:
     """What is known of a file besides its arrays: its text metadata, the configs beside it, and what the caller says."""
 
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
-    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    preprocessor: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    config: Json = field(default_factory=dict[str, Any])
+    preprocessor: Json = field(default_factory=dict[str, Any])
     trained_size: Size | None = None
     num_heads: int | None = None
 

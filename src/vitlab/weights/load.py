@@ -16,7 +16,7 @@ from vitlab.models.classifier import AnySettings, Classifier, empty, initialiser
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size, as_size
 from vitlab.nn.initial import initialise, put
-from vitlab.weights import bit, official, save, timm, torchvision
+from vitlab.weights import bit, huggingface, official, save, timm, torchvision
 from vitlab.weights.format import open_tensors
 from vitlab.weights.hub import resolve
 from vitlab.weights.layout import Beside, Contents, Describe, Shapes
@@ -25,6 +25,7 @@ from vitlab.weights.save import HEADER
 READERS: tuple[tuple[Callable[[Shapes], bool], Describe], ...] = (
     (official.is_official, official.contents_of),
     (bit.is_bit, bit.contents_of),
+    (huggingface.is_huggingface, huggingface.contents_of),
     (timm.is_timm, timm.contents_of),
     (torchvision.is_torchvision, torchvision.contents_of),
 )

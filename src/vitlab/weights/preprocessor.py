@@ -1,0 +1,137 @@
+"""preprocessor_config.json, in which transformers says how an image is prepared, in both directions."""
+
+from collections.abc import Mapping
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, PositiveFloat, PositiveInt
+
+from vitlab.config import Json, Settings, parse
+from vitlab.data.preprocess import CentralCrop, ImageSpec, Interpolation, Squash
+from vitlab.errors import SettingsError, WeightsError
+from vitlab.nn.grid import Size
+
+NAME = "preprocessor_config.json"
+INTERPOLATIONS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers, which transformers writes."""
+RESCALE = 1 / 255
+REMEDY = f"correct or remove {NAME}, and prepare the images yourself"
+
+
+class Preprocessor(Settings):
+    """What the file says; anything else in it is left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    do_resize: bool = True
+    size: PositiveInt | dict[str, PositiveInt | None] | None = None
+    resample: int | None = 2
+    do_center_crop: bool | None = False
+    crop_size: PositiveInt | dict[str, PositiveInt | None] | None = None
+    crop_pct: PositiveFloat | None = None
+    do_rescale: bool = True
+    rescale_factor: float = RESCALE
+    do_normalize: bool = True
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5)
+
+
+def read_preprocessor(path: Path, data: Mapping[str, Any], image_size: Size) -> ImageSpec:
+    """Return how the images of the model in `path` are prepared, of which the file beside it says `data`.
+
+    Where there is no such file it is as transformers prepares images for a ViT by default: squashed, bilinear, in [-1, 1].
+
+    Raises:
+        WeightsError: it cannot be done here, or does not give images of `image_size`.
+    """
+    where = path.with_name(NAME)
+    try:
+        said = parse(Preprocessor, data, where)
+    except SettingsError as error:
+        raise WeightsError(where, error.what, REMEDY) from None
+    if said.resample is not None and said.resample not in INTERPOLATIONS:
+        known = " and ".join(f"{number} ({name})" for number, name in INTERPOLATIONS.items())
+        raise WeightsError(where, f"resample {said.resample} is not known here, only {known}", REMEDY)
+    if not (said.do_rescale and isclose(said.rescale_factor, RESCALE, rel_tol=1e-6)):
+        shown = f"rescale_factor {said.rescale_factor}" if said.do_rescale else "do_rescale false"
+        raise WeightsError(where, f"{shown} is not known here, only a rescale_factor of 1/255", REMEDY)
+    return ImageSpec(
+        height=image_size.height,
+        width=image_size.width,
+        fit=_fit(where, said, image_size),
+        interpolation=INTERPOLATIONS[said.resample or 2],
+        mean=said.image_mean if said.do_normalize else (0.0, 0.0, 0.0),
+        std=said.image_std if said.do_normalize else (1.0, 1.0, 1.0),
+    )
+
+
+def write_preprocessor(spec: ImageSpec) -> Json:
+    """Return what preprocessor_config.json says of `spec`.
+
+    Raises:
+        WeightsError: transformers cannot prepare images so.
+    """
+    numbers = {name: number for number, name in INTERPOLATIONS.items()}
+    said: Json = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": _edges(spec.height, spec.width),
+    }
+    if isinstance(spec.fit, CentralCrop):
+        if spec.height != spec.width:
+            what = f"transformers cuts no {spec.height}×{spec.width} out of the middle as CentralCrop does"
+            raise WeightsError("the model", what, "save it as vitlab's own .safetensors, or with the fit Squash")
+        # the one for ViTs resized to a fixed size only, until transformers 5
+        said |= {
+            "image_processor_type": "BitImageProcessor",
+            "size": {"shortest_edge": _edge(spec.height, spec.fit.fraction)},
+        }
+        said |= {"do_center_crop": True, "crop_size": _edges(spec.height, spec.width), "crop_pct": spec.fit.fraction}
+    return said | {
+        "resample": numbers[spec.interpolation],
+        "do_rescale": True,
+        "rescale_factor": RESCALE,
+        "do_normalize": True,
+        "image_mean": list(spec.mean),
+        "image_std": list(spec.std),
+    }
+
+
+def _fit(where: Path, said: Preprocessor, image_size: Size) -> Squash | CentralCrop:
+    """Return how an image is fitted; images that are not resized have the model's size already, which Squash leaves alone."""
+    crop = _size(said.crop_size) or image_size if said.do_center_crop else None
+    edge = _shortest_edge(said, cropped=crop is not None)
+    given = crop or (image_size if edge else _size(said.size) or image_size)
+    if said.do_resize and given != image_size:
+        raise WeightsError(where, f"gives images of {given}, the model is for {image_size}", REMEDY)
+    if not (said.do_resize and edge):
+        if crop and said.do_resize and (_size(said.size) or crop) != crop:
+            raise WeightsError(where, "a crop after a resize to a fixed size is not known here", REMEDY)
+        return Squash()
+    if crop is None or crop.height != crop.width or crop.height > edge:
+        raise WeightsError(where, f"shortest_edge {edge} without a smaller square crop is not known here", REMEDY)
+    exact = said.crop_pct is not None and said.crop_pct <= 1 and _edge(crop.height, said.crop_pct) == edge
+    return CentralCrop(fraction=said.crop_pct if exact and said.crop_pct else crop.height / edge)
+
+
+def _shortest_edge(said: Preprocessor, *, cropped: bool) -> int | None:
+    """Return the length to which the shorter side is resized; a single number is that where a crop follows."""
+    if isinstance(said.size, dict):
+        return said.size.get("shortest_edge")
+    return said.size if cropped else None
+
+
+def _size(size: int | dict[str, int | None] | None) -> Size | None:
+    if isinstance(size, dict):
+        height, width = size.get("height"), size.get("width")
+        return Size(height, width) if height and width else None
+    return Size(size, size) if size else None
+
+
+def _edges(height: int, width: int) -> Json:
+    return {"height": height, "width": width}
+
+
+def _edge(side: int, fraction: float) -> int:
+    return round(side / fraction)
