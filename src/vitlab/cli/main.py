@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vitlab.cli.convert import convert
 from vitlab.cli.demo import demo
 from vitlab.cli.evaluate import evaluate
 from vitlab.cli.finetune import finetune
@@ -17,7 +18,7 @@ from vitlab.cli.pretrain import pretrain
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (demo, finetune, pretrain, evaluate, predict, models):
+for verb in (demo, finetune, pretrain, evaluate, predict, convert, models):
     app.command()(verb)
 
 

@@ -90,7 +90,7 @@ ListWeights = Annotated[bool, typer.Option("--weights", help="List the published
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def parse_size(text: str | None) -> int | tuple[int, int] | None:
+def parse_size(text: str | None, flag: str = "--image-size") -> int | tuple[int, int] | None:
     """Return "224" as 224, "384x640" as (384, 640), None as None.
 
     Raises:
@@ -102,5 +102,5 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
         return None
     sides = text.lower().replace("×", "x").split("x")
     if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise SettingsError("--image-size", f"'{text}' is no size", "write 224, or 384x640 for height x width")
+        raise SettingsError(flag, f"'{text}' is no size", "write 224, or 384x640 for height x width")
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))

@@ -1,0 +1,95 @@
+"""Write a model in the format of another library, read it back, and only then give it its name."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from vitlab import files
+from vitlab.config import Json
+from vitlab.errors import WeightsError
+from vitlab.models.classifier import Classifier
+from vitlab.weights import huggingface, official, save, timm
+from vitlab.weights.load import load_with_report
+
+Format = Literal["vitlab", "timm", "huggingface", "official"]
+"""Ours is one .safetensors file, official one .npz; timm's is a folder that timm and transformers load, huggingface's one for
+transformers' own ViT classes."""
+
+
+def convert(model: Classifier, out: str | Path, to: Format) -> Path:
+    """Write `model` as the new file or folder `out` in the format `to`; what is written is read back and compared bit by bit.
+
+    Raises:
+        WeightsError: `out` exists, the format cannot hold the model, or what was written is not what was meant.
+    """
+    out = Path(out)
+    if out.exists() or out.is_symlink():
+        raise WeightsError(out, "exists already", "choose another name, or remove it")
+    if not out.parent.is_dir():
+        raise WeightsError(out.parent, "is no folder", "make it first")
+    draft = out.with_name(f".{out.name}.part")
+    files.remove(draft)
+    try:
+        weights = _WRITERS[to](model, draft)
+        _compare(model, weights, out)
+        files.rename(draft, out)
+    finally:
+        files.remove(draft)
+    files.flush_folder(out.parent)
+    return out
+
+
+def _ours(model: Classifier, draft: Path) -> Path:
+    files.write_bytes(draft, save.to_bytes(model))
+    return draft
+
+
+def _official(model: Classifier, draft: Path) -> Path:
+    files.write_bytes(draft, official.to_bytes(model))
+    return draft
+
+
+def _timm(model: Classifier, draft: Path) -> Path:
+    tensors, config = timm.export(model)
+    return _folder(draft, tensors, {"config.json": config})
+
+
+def _huggingface(model: Classifier, draft: Path) -> Path:
+    tensors, config, preprocessor = huggingface.export(model)
+    return _folder(draft, tensors, {"config.json": config, "preprocessor_config.json": preprocessor})
+
+
+def _folder(draft: Path, tensors: dict[str, Tensor], configs: dict[str, Json]) -> Path:
+    """Write a folder as both libraries keep models: the weights and the JSON beside them."""
+    files.make_folder(draft)
+    for name, config in configs.items():
+        files.write_bytes(draft / name, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+    weights = draft / "model.safetensors"
+    files.write_bytes(weights, safetensors.torch.save(tensors, {"format": "pt"}))  # transformers asks for the field
+    return weights
+
+
+_WRITERS: dict[Format, Callable[[Classifier, Path], Path]] = {
+    "vitlab": _ours,
+    "timm": _timm,
+    "huggingface": _huggingface,
+    "official": _official,
+}
+
+
+def _compare(model: Classifier, weights: Path, out: Path) -> None:
+    """Check that the file `weights` holds every parameter of `model` as it is."""
+    back = load_with_report(weights, trained_size=tuple(model.settings.image_size)).model
+    found, wanted = dict(back.named_parameters()), dict(model.named_parameters())
+    differing = [
+        name for name in wanted if name not in found or not torch.equal(found[name], wanted[name].cpu().float())
+    ]
+    if differing or len(found) != len(wanted):
+        raise WeightsError(
+            out, f"was not written: '{(differing or sorted(found))[0]}' came back otherwise", "report it"
+        )
