@@ -13,9 +13,10 @@ import vitlab
 from vitlab.weights.convert import convert
 from vitlab.weights.load import load
 
-PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+PEAK = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
+"""Linux's own mark of the highest memory of a process; getrusage's is inherited from the parent."""
 LOADS = {
-    ".safetensors": ("from safetensors.torch import load_file", "held = load_file({path!r})"),
+    ".safetensors": ("from safetensors.torch import load_file", "held = load_file({path!r}); [tensor.sum() for tensor in held.values()]"),
     ".npz": ("import numpy", "opened = numpy.load({path!r}); held = [opened[name] for name in opened.files]"),
     "ours": (
         "import torch; import vitlab.weights.load; import vitlab.models.classifier",
@@ -48,12 +49,13 @@ def memory(how: str, path: Path) -> float:
     code = f"import vitlab, torch\n{imports}\n{PEAK}\n{work.format(path=str(path))}\n{PEAK}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
-    return (after - before) * (1 if sys.platform == "darwin" else 1024)
+    return (after - before) * 1024
 
 
 def _safetensors(path: Path) -> None:
-    """safetensors' own loader"""
-    safetensors.torch.load_file(path)
+    """safetensors' own loader, each page touched"""
+    for tensor in safetensors.torch.load_file(path).values():
+        tensor.sum()
 
 
 def _npz(path: Path) -> None:
