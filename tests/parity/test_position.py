@@ -4,13 +4,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.parity.big_vision import load_vit
 from vitlab.models.classifier import build
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import AttentionPool
 from vitlab.nn.position import sincos
+from vitlab.weights.load import load
 
 VITS = ["vit_sincos_gap", "vit_sincos_map_rep", "vit_learn_map", "vit_learn_gap", "vit_learn_tok"]
 
@@ -26,7 +26,7 @@ def test_sines_and_cosines_are_those_of_big_vision(golden, agree, name):
 @pytest.mark.parametrize("name", VITS)
 def test_every_stage_is_that_of_big_vision(golden, agree, to_images, name):
     case = golden(f"big_vision/{name}")
-    model, io = load_vit(case.config, case.arrays("params")).eval(), case.arrays("io")
+    model, io = load(case.path("params"), trained_size=tuple(case.config["image"])).eval(), case.arrays("io")
     images, stage, prefix = to_images(io["input"]), f"{case.name} stages", model.settings.num_prefix
     with torch.inference_mode():
         patches = model.stem(images).unflatten(1, tuple(model.settings.grid))

@@ -1,6 +1,6 @@
 """Load weights into a model that fits them, and say exactly what was done."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +16,9 @@ from vitlab.models.classifier import AnySettings, Classifier, empty, initialiser
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size, as_size
 from vitlab.nn.initial import initialise, put
-from vitlab.weights import bit, official, save
+from vitlab.weights import big_vision, bit, save
 from vitlab.weights.format import open_tensors
-from vitlab.weights.layout import Beside, Contents, Describe, Shapes
+from vitlab.weights.layout import Beside, Contents, Describe, Piece, Shapes
 from vitlab.weights.save import HEADER
 
 HEAD = ("head.weight", "head.bias")
@@ -189,8 +189,8 @@ def _reader(shapes: Shapes, metadata: Mapping[str, str]) -> Describe | None:
     """Return what reads a file with such arrays."""
     if HEADER in metadata:
         return save.contents_of
-    if official.is_official(shapes):
-        return official.contents_of
+    if big_vision.is_tree(shapes):
+        return big_vision.contents_of
     return bit.contents_of if bit.is_bit(shapes) else None
 
 
@@ -210,9 +210,11 @@ def fit(
     new_head = not keeps_head(old, settings) or (classes != () and classes != contents.classes)
     parameters, wrong = dict(model.named_parameters()), list[str]()
     with open_tensors(path) as file:
-        read_array = lru_cache(maxsize=1)(file.read)  # queries, keys and values may be parts of one array
-        for name, parameter in parameters.items():
-            piece = contents.pieces.get(name)
+        read_array = lru_cache(maxsize=1)(
+            file.read
+        )  # queries, keys and values, or all layers, may be parts of one array
+        for name in _array_by_array(parameters, contents.pieces):
+            parameter, piece = parameters[name], contents.pieces.get(name)
             if name in HEAD and new_head:
                 report.replaced.append(name)
             elif piece is None:
@@ -239,6 +241,14 @@ def fit(
     initialise(model, initialisers(settings), seed=0)  # what is still without memory: a new head
     say_remainder(settings)
     return Loaded(model, report)
+
+
+def _array_by_array(names: Iterable[str], pieces: Mapping[str, Piece]) -> list[str]:
+    """Return `names` in their order, but those that are parts of one array together: each array is read once."""
+    groups = dict[str, list[str]]()
+    for name in names:
+        groups.setdefault(pieces[name].source if name in pieces else "", []).append(name)
+    return [name for group in groups.values() for name in group]
 
 
 def _resized(name: str, tensor: Tensor, old: AnySettings, new: AnySettings) -> Tensor:
