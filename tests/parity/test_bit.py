@@ -4,27 +4,18 @@ import pytest
 import torch
 
 import vitlab
-from tests.parity.big_vision import fill_resnet, resnet_table
 from tests.parity.recipe import fill, input_of
 from vitlab.models.catalog import settings_for
-from vitlab.models.classifier import build, empty
-from vitlab.models.resnet import ResNetSettings
-from vitlab.nn.grid import Size
-from vitlab.nn.resnet import PostActivation, PreActivation
+from vitlab.models.classifier import empty
+from vitlab.nn.resnet import PostActivation
 from vitlab.weights import bit, official
+from vitlab.weights.big_vision import resnet_table
 
 LISTED = ["R50x1", "R50x3", "R101x1", "R101x3", "R152x2", "R152x4"]
-OF_BIG_VISION = PreActivation(padding="ignored")
 
 
-def settings_of(config, unit):
-    return ResNetSettings(
-        image_size=Size(*config["image"]),
-        depths=tuple(config["depth"]),
-        root_width=int(64 * config["width"]),
-        unit=unit,
-        num_classes=config["num_classes"],
-    )
+def load_case(case):
+    return vitlab.load(case.path("params"), trained_size=tuple(case.config["image"])).eval()
 
 
 def agree_with_stages(model, case, agree, to_images):
@@ -82,12 +73,12 @@ def test_the_released_r50x1_gives_the_logits_of_the_bit_code(golden, agree, to_i
     assert sum(parameter.numel() for parameter in model.parameters()) == case.entry["num_params"]
 
 
+@pytest.mark.usefixtures("pool_of_big_vision")
 @pytest.mark.parametrize("name", ["R50x1_128x128", "R101x1_96x64"])
 def test_a_published_size_gives_the_logits_of_big_vision(golden, agree, to_images, name):
     case = golden(f"fullsize/BiT_{name}")
     recipe, io = case.json("recipe"), case.arrays("io")
     settings = settings_for(f"BiT-{name.split('_')[0]}", case.config["num_classes"], tuple(case.config["image"]))
-    settings = settings.model_copy(update={"unit": OF_BIG_VISION})
     model = fill(empty(settings), resnet_table(settings), recipe, official.to_ours)
     with torch.inference_mode():
         images = to_images(input_of(recipe))
@@ -100,19 +91,17 @@ def test_a_published_size_gives_the_logits_of_big_vision(golden, agree, to_image
     assert sum(parameter.numel() for parameter in model.parameters()) == case.entry["num_params"]
 
 
+@pytest.mark.usefixtures("pool_of_big_vision")
 @pytest.mark.parametrize("name", ["bit_paper_d21_w05", "bit_paper_d111_odd"])
 def test_every_stage_is_that_of_big_vision(golden, agree, to_images, name):
     case = golden(f"big_vision/{name}")
-    model = build(settings_of(case.config, OF_BIG_VISION)).eval()
-    fill_resnet(model, case.arrays("params"))
-    agree_with_stages(model, case, agree, to_images)
+    agree_with_stages(load_case(case), case, agree, to_images)
 
 
 def test_the_pool_of_the_bit_code_is_not_that_of_big_vision(golden, to_images):
     """The tolerance of these tests tells the two kinds of padding apart."""
     case = golden("big_vision/bit_paper_d21_w05")
-    model, io = build(settings_of(case.config, PreActivation())).eval(), case.arrays("io")
-    fill_resnet(model, case.arrays("params"))
+    model, io = load_case(case), case.arrays("io")
     with torch.inference_mode():
         difference = (model(to_images(io["input"])) - torch.from_numpy(io["output"])).abs().max()
     assert float(difference) == pytest.approx(case.entry["measured"]["cross_check_output_timm_f32"], rel=1e-2)
@@ -120,10 +109,8 @@ def test_the_pool_of_the_bit_code_is_not_that_of_big_vision(golden, to_images):
 
 def test_the_post_activation_form_is_that_of_big_vision(golden, agree, to_images):
     case = golden("big_vision/bit_v1_d11_w05")
-    model = build(settings_of(case.config, PostActivation())).eval()
-    table = official.post_activation_table(model.settings.depths)
-    table |= {"head.weight": "head/kernel", "head.bias": "head/bias"}
-    fill_resnet(model, case.arrays("params"), table)
+    model = load_case(case)
+    assert model.settings.unit == PostActivation()
     agree_with_stages(model, case, agree, to_images)
 
 
@@ -135,5 +122,4 @@ def test_names_and_shapes_are_those_of_the_released_files(golden, name):
     table = bit.name_table(settings)
     found = {table[ours]: list(bit.file_shape(shape)) for ours, shape in shapes.items()}
     assert found == listing["params_released_tf"]
-    assert set(resnet_table(settings).values()) == set(listing["params_big_vision"])
     assert sum(parameter.numel() for parameter in empty(settings).parameters()) == listing["num_params"]

@@ -4,11 +4,12 @@ import math
 
 import pytest
 
-from tests.parity.big_vision import resnet_table
 from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import build, empty
 from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.pooling import Mean
+from vitlab.weights.big_vision import contents_of, resnet_table
+from vitlab.weights.layout import Beside
 from vitlab.weights.official import LINEN, RELEASED, file_shape, name_table
 
 VITS = ["Ti_16", "S_16", "S_32", "B_16", "B_32", "B_8", "L_16", "L_32", "H_14", "B_16-gap-norep"]
@@ -37,6 +38,19 @@ def test_names_and_shapes_are_those_of_the_official_files(golden, name):
         table = name_table(settings, naming)
         found = {table[ours]: list(file_shape(ours, settings, shape)) for ours, shape in shapes.items()}
         assert found == {name: without_ones(shape) for name, shape in listing[key].items()}
+
+
+@pytest.mark.parametrize("naming", ["params_released", "params_linen"])
+@pytest.mark.parametrize("name", [*LISTED, "testing"])
+def test_every_array_of_an_official_file_has_a_place(golden, tmp_path, name, naming):
+    listing = golden(f"listings/official_{name}").json()
+    shapes = {theirs: tuple(shape) for theirs, shape in listing[naming].items()}
+    contents = contents_of(tmp_path, shapes, Beside())
+    assert contents.missing == () and contents.extra == ()
+    assert name == "testing" or contents.settings == listed_settings(listing, listing["image_size"])
+    assert {piece.source: list(piece.shape) for piece in contents.pieces.values()} == {
+        theirs: without_ones(shape) for theirs, shape in listing[naming].items()
+    }
 
 
 @pytest.mark.parametrize("name", LISTED)

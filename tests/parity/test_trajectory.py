@@ -4,17 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.parity.big_vision import fill_resnet, load_vit, resnet_table
 from vitlab.data.batch import Batch
 from vitlab.data.preprocess import ImageSpec
-from vitlab.models.classifier import build
-from vitlab.models.resnet import ResNetSettings
-from vitlab.nn.grid import Size
 from vitlab.train.config import TrainSettings
 from vitlab.train.optimizer import SGD, Adam
 from vitlab.train.schedule import Cosine, Linear
 from vitlab.train.state import TrainState
 from vitlab.train.step import train_step
+from vitlab.weights.big_vision import resnet_table
 from vitlab.weights.load import load
 from vitlab.weights.official import LINEN, name_table, to_ours
 
@@ -131,7 +128,7 @@ def test_pre_training_makes_the_updates_of_big_vision(golden, agree):
     Biases of keys are left out: softmax ignores them, so their gradient is rounding noise, which Adam scales up to full size.
     """
     case = golden("optim/adam_wd_cosine")
-    model, config = load_vit(case.config["model"], case.arrays("params_init_big_vision")), case.config["train"]
+    model, config = load(case.path("params_init_big_vision")), case.config["train"]
     settings = TrainSettings(
         steps=config["total_steps"],
         batch_size=config["batch"],
@@ -151,10 +148,7 @@ def test_training_a_resnet_makes_the_updates_of_big_vision(golden, agree):
     """Weight decay there is apart from the momentum, and the optimizer has no such form: it is done here by hand."""
     case = golden("optim/bit_momentum_wd")
     config, arrays = case.config["train"], case.arrays("npz")
-    shape = {"depths": tuple(case.config["model"]["depth"]), "root_width": int(64 * case.config["model"]["width"])}
-    model = build(ResNetSettings(image_size=Size(32, 32), num_classes=case.config["model"]["num_classes"], **shape))
-    start = case.arrays("params_init_big_vision")
-    fill_resnet(model, {name.removeprefix("params/"): array for name, array in start.items()})
+    model = load(case.path("params_init_big_vision"), trained_size=case.config["model"]["image"])
     table = resnet_table(model.settings)
     kernels = {name: parameter for name, parameter in model.named_parameters() if table[name].endswith("/kernel")}
     before = {name: kernel.detach().clone() for name, kernel in kernels.items()}

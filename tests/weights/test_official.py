@@ -5,16 +5,13 @@ import torch
 from vitlab.models.classifier import empty
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
-from vitlab.nn.pooling import ClassToken, Mean
+from vitlab.nn.pooling import Mean
 from vitlab.nn.stem import ResNetStem
 from vitlab.weights.official import (
     LINEN,
     RELEASED,
-    block_names,
     file_shape,
-    is_official,
     name_table,
-    settings_of,
     to_official,
     to_ours,
 )
@@ -75,24 +72,3 @@ def test_matrices_are_transposed_and_heads_lie_side_by_side(make_settings, make_
     assert float(bias[row]) == arrays[f"{attention}/key/bias"][head, place]
     stem = to_ours("stem.projection.weight", arrays["embedding/kernel"], shapes["stem.projection.weight"])
     assert float(stem.reshape(16, 3, 4, 4)[7, 2, 1, 3]) == arrays["embedding/kernel"][1, 3, 2, 7]
-
-
-def test_both_naming_schemes_are_told_by_the_names(make_settings, make_arrays):
-    for naming in (RELEASED, LINEN):
-        names = make_arrays(make_settings(), naming)
-        assert block_names(names) == naming
-        assert is_official(names)
-    assert not is_official(["resnet/root_block/standardized_conv2d/kernel"])
-
-
-@pytest.mark.parametrize("changes", SMALL[:4])
-def test_shapes_tell_the_settings(tmp_path, make_settings, make_arrays, changes):
-    settings = make_settings(**changes)
-    shapes = {name: array.shape for name, array in make_arrays(settings).items()}
-    assert settings_of(tmp_path, shapes) == settings
-
-
-def test_a_grid_that_is_not_square_needs_the_trained_size(tmp_path, make_settings, make_arrays):
-    settings = make_settings(image_size=Size(9, 12), pool=ClassToken())
-    shapes = {name: array.shape for name, array in make_arrays(settings).items()}
-    assert settings_of(tmp_path, shapes, Size(9, 12)) == settings

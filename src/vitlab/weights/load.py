@@ -1,6 +1,6 @@
 """Load weights into a model that fits them, and say exactly what was done."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,14 +16,14 @@ from vitlab.models.classifier import AnySettings, Classifier, empty, initialiser
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size, as_size
 from vitlab.nn.initial import initialise, put
-from vitlab.weights import bit, huggingface, official, save, timm, torchvision
+from vitlab.weights import big_vision, bit, huggingface, save, timm, torchvision
 from vitlab.weights.format import open_tensors
 from vitlab.weights.hub import resolve
-from vitlab.weights.layout import Beside, Contents, Describe, Shapes
+from vitlab.weights.layout import Beside, Contents, Describe, Piece, Shapes
 from vitlab.weights.save import HEADER
 
 READERS: tuple[tuple[Callable[[Shapes], bool], Describe], ...] = (
-    (official.is_official, official.contents_of),
+    (big_vision.is_tree, big_vision.contents_of),
     (bit.is_bit, bit.contents_of),
     (huggingface.is_huggingface, huggingface.contents_of),
     (timm.is_timm, timm.contents_of),
@@ -229,9 +229,11 @@ def fit(
     new_head = not keeps_head(old, settings) or (classes != () and classes != contents.classes)
     parameters, wrong = dict(model.named_parameters()), list[str]()
     with open_tensors(path) as file:
-        read_array = lru_cache(maxsize=1)(file.read)  # queries, keys and values may be parts of one array
-        for name, parameter in parameters.items():
-            piece = contents.pieces.get(name)
+        read_array = lru_cache(maxsize=1)(
+            file.read
+        )  # queries, keys and values, or all layers, may be parts of one array
+        for name in _array_by_array(parameters, contents.pieces):
+            parameter, piece = parameters[name], contents.pieces.get(name)
             if name in HEAD and new_head:
                 report.replaced.append(name)
             elif piece is None:
@@ -263,6 +265,14 @@ def fit(
 def _finite(tensor: Tensor) -> bool:
     """Return whether every number is finite; their sum says so in one pass unless it overflows."""
     return bool(tensor.sum().isfinite() or tensor.isfinite().all())
+
+
+def _array_by_array(names: Iterable[str], pieces: Mapping[str, Piece]) -> list[str]:
+    """Return `names` in their order, but those that are parts of one array together: each array is read once."""
+    groups = dict[str, list[str]]()
+    for name in names:
+        groups.setdefault(pieces[name].source if name in pieces else "", []).append(name)
+    return [name for group in groups.values() for name in group]
 
 
 def _resized(name: str, tensor: Tensor, old: AnySettings, new: AnySettings) -> Tensor:
