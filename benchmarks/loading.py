@@ -16,7 +16,10 @@ from vitlab.weights.load import load
 PEAK = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
 """Linux's own mark of the highest memory of a process; getrusage's is inherited from the parent."""
 LOADS = {
-    ".safetensors": ("from safetensors.torch import load_file", "held = load_file({path!r}); [tensor.sum() for tensor in held.values()]"),
+    ".safetensors": (
+        "from safetensors.torch import load_file",
+        "held = load_file({path!r}); [tensor.sum() for tensor in held.values()]",
+    ),
     ".npz": ("import numpy", "opened = numpy.load({path!r}); held = [opened[name] for name in opened.files]"),
     "ours": (
         "import torch; import vitlab.weights.load; import vitlab.models.classifier",

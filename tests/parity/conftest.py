@@ -6,9 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
-
-from vitlab.nn.resnet import Root
 
 PROPERTY = "parity"
 
@@ -37,12 +34,6 @@ def agree(record_property: Callable[[str, Any], None]) -> Callable[..., None]:
 def to_images() -> Callable[[np.ndarray], torch.Tensor]:
     """Golden images are [b, h, w, c]; ours are [b, c, h, w]."""
     return lambda images: torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-
-
-@pytest.fixture
-def pool_of_big_vision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its port of the released models ignores what is outside the image, where the BiT code sees zeros."""
-    monkeypatch.setattr(Root, "forward", lambda root, x: functional.max_pool2d(root.conv(x), 3, 2, padding=1))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

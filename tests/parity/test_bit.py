@@ -7,10 +7,13 @@ import vitlab
 from tests.parity.recipe import fill, input_of
 from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import empty
-from vitlab.nn.resnet import PostActivation
+from vitlab.nn.grid import Size
+from vitlab.nn.resnet import PostActivation, PreActivation
 from vitlab.weights import bit, official
 from vitlab.weights.big_vision import resnet_table
+from vitlab.weights.load import fit, read
 
+OF_BIG_VISION = PreActivation(padding="ignored")
 LISTED = ["R50x1", "R50x3", "R101x1", "R101x3", "R152x2", "R152x4"]
 
 
@@ -54,10 +57,12 @@ def test_a_file_of_numbered_convolutions_gives_the_logits_of_the_bit_code(golden
         agree(f"{case.name} float64", model.double()(images.double()), io["output_float64"], atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.usefixtures("pool_of_big_vision")
 def test_the_same_file_gives_the_logits_of_big_vision_with_its_pool(golden, agree, to_images):
     case = golden("big_vision/bit_paper_d1111")
-    model = vitlab.load(case.path("params_bit_tf_numbered"), trained_size=tuple(case.config["image"])).eval()
+    path = case.path("params_bit_tf_numbered")
+    contents = read(path, Size(*case.config["image"]))
+    settings = contents.settings.model_copy(update={"unit": OF_BIG_VISION})
+    model = fit(contents, path, settings, contents.image_spec, ()).model.eval()
     agree_with_stages(model, case, agree, to_images)
 
 
@@ -73,12 +78,12 @@ def test_the_released_r50x1_gives_the_logits_of_the_bit_code(golden, agree, to_i
     assert sum(parameter.numel() for parameter in model.parameters()) == case.entry["num_params"]
 
 
-@pytest.mark.usefixtures("pool_of_big_vision")
 @pytest.mark.parametrize("name", ["R50x1_128x128", "R101x1_96x64"])
 def test_a_published_size_gives_the_logits_of_big_vision(golden, agree, to_images, name):
     case = golden(f"fullsize/BiT_{name}")
     recipe, io = case.json("recipe"), case.arrays("io")
     settings = settings_for(f"BiT-{name.split('_')[0]}", case.config["num_classes"], tuple(case.config["image"]))
+    settings = settings.model_copy(update={"unit": OF_BIG_VISION})
     model = fill(empty(settings), resnet_table(settings), recipe, official.to_ours)
     with torch.inference_mode():
         images = to_images(input_of(recipe))
@@ -91,7 +96,6 @@ def test_a_published_size_gives_the_logits_of_big_vision(golden, agree, to_image
     assert sum(parameter.numel() for parameter in model.parameters()) == case.entry["num_params"]
 
 
-@pytest.mark.usefixtures("pool_of_big_vision")
 @pytest.mark.parametrize("name", ["bit_paper_d21_w05", "bit_paper_d111_odd"])
 def test_every_stage_is_that_of_big_vision(golden, agree, to_images, name):
     case = golden(f"big_vision/{name}")
@@ -101,7 +105,10 @@ def test_every_stage_is_that_of_big_vision(golden, agree, to_images, name):
 def test_the_pool_of_the_bit_code_is_not_that_of_big_vision(golden, to_images):
     """The tolerance of these tests tells the two kinds of padding apart."""
     case = golden("big_vision/bit_paper_d21_w05")
-    model, io = load_case(case), case.arrays("io")
+    contents, io = read(case.path("params"), Size(*case.config["image"])), case.arrays("io")
+    assert contents.settings.unit == OF_BIG_VISION
+    settings = contents.settings.model_copy(update={"unit": PreActivation()})
+    model = fit(contents, case.path("params"), settings, contents.image_spec, ()).model.eval()
     with torch.inference_mode():
         difference = (model(to_images(io["input"])) - torch.from_numpy(io["output"])).abs().max()
     assert float(difference) == pytest.approx(case.entry["measured"]["cross_check_output_timm_f32"], rel=1e-2)

@@ -143,7 +143,6 @@ def test_pre_training_makes_the_updates_of_big_vision(golden, agree):
     assert all(bool(bias.isfinite().all()) for bias in moved)
 
 
-@pytest.mark.usefixtures("pool_of_big_vision")
 def test_training_a_resnet_makes_the_updates_of_big_vision(golden, agree):
     """Weight decay there is apart from the momentum, and the optimizer has no such form: it is done here by hand."""
     case = golden("optim/bit_momentum_wd")

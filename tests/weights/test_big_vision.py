@@ -13,7 +13,7 @@ from vitlab.nn.grid import Grid, Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import AttentionPool, ClassToken, Mean
 from vitlab.nn.position import Learned1D, SinCos2D
-from vitlab.nn.resnet import PostActivation
+from vitlab.nn.resnet import PostActivation, PreActivation
 from vitlab.nn.stem import ResNetStem
 from vitlab.weights.big_vision import is_tree, layout_of, prefix_of, resnet_shape, resnet_table, settings_of
 from vitlab.weights.load import load, load_with_report
@@ -196,16 +196,16 @@ def resnet_arrays(settings):
     return {table[name]: rng.normal(size=resnet_shape(shape)).astype(np.float32) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("unit", [{}, {"unit": PostActivation()}], ids=["pre-activation", "post-activation"])
+@pytest.mark.parametrize("unit", [PreActivation(padding="ignored"), PostActivation()], ids=lambda unit: unit.type)
 @pytest.mark.parametrize("prefix", ["", "params/", "opt/target/"])
 @pytest.mark.parametrize("num_classes", [3, None])
 def test_a_resnet_is_matched_completely(write, unit, prefix, num_classes):
-    settings = ResNetSettings(depths=(2, 1), root_width=32, num_classes=num_classes, **unit)
+    settings = ResNetSettings(depths=(2, 1), root_width=32, num_classes=num_classes, unit=unit)
     arrays = {f"{prefix}{name}": array for name, array in resnet_arrays(settings).items()}
     loaded = load_with_report(write(arrays))
     assert loaded.model.settings == settings
     assert loaded.report.extra == []
-    conv = arrays[f"{prefix}block1/unit{'1' if unit else '01'}/conv2/kernel"]
+    conv = arrays[f"{prefix}block1/unit{'1' if unit.type == 'PostActivation' else '01'}/conv2/kernel"]
     assert torch.equal(loaded.model.stages[0][0].conv2.weight, torch.from_numpy(conv.transpose(3, 2, 0, 1).copy()))
 
 

@@ -50,7 +50,7 @@ def _ours(model: Classifier, draft: Path) -> Path:
 
 
 def _official(model: Classifier, draft: Path) -> Path:
-    files.write_bytes(draft, official.to_bytes(model))
+    files.write_bytes(draft, official.npz_bytes(official.export(model)))
     return draft
 
 

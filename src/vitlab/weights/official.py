@@ -5,21 +5,31 @@ LayerNorm_2, MlpBlock_3; trees saved since say LayerNorm_0, MultiHeadDotProductA
 Kernels are [in, out] (convolutions [height, width, in, out]); ours are [out, in].
 """
 
+import io
 import re
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitlab.data.preprocess import ImageSpec
+from vitlab.errors import WeightsError
+from vitlab.files import write_atomic
+from vitlab.models.classifier import Classifier
 from vitlab.models.vit import ViTSettings
-from vitlab.nn.pooling import ClassToken
+from vitlab.nn.pooling import ClassToken, Mean
+from vitlab.nn.position import Learned1D
 from vitlab.nn.stem import ResNetStem
 
 CONVOLUTIONS = ("conv.weight", "conv1.weight", "conv2.weight", "conv3.weight", "conv_proj.weight")
+FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -123,3 +133,56 @@ def to_official(name: str, tensor: Tensor, settings: ViTSettings) -> NDArray[np.
         height, width, channels, dim = shape
         return np.ascontiguousarray(values.reshape(dim, channels, height, width).transpose(2, 3, 1, 0))
     return np.ascontiguousarray((values.T if values.ndim == 2 else values).reshape(shape))
+
+
+def export(model: Classifier) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays of a ViT as the paper's authors released theirs, by their names and in their shapes.
+
+    Read back they are the same weights bit by bit. Such a file has no place for class names, `dropout`, `stochastic_depth`,
+    `head_bias` and how an image is fitted, which change nothing of what the weights compute; nor for the image size: it is taken
+    for that of a square grid unless `trained_size` says it.
+
+    Raises:
+        WeightsError: the model has a part or a setting that such a file cannot hold.
+    """
+    settings = model.settings
+    if not isinstance(settings, ViTSettings):
+        raise _no_place("for a ResNet")
+    _check_exportable(settings, model.image_spec)
+    table = name_table(settings)
+    return {table[name]: to_official(name, tensor, settings) for name, tensor in model.named_parameters()}
+
+
+def write(model: Classifier, path: str | Path) -> None:
+    """Write `model` to `path` as a released .npz file, see `export`; the name appears only when the file is complete."""
+    write_atomic(Path(path), npz_bytes(export(model)))
+
+
+def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the bytes of an .npz file, not compressed; the same arrays give the same bytes."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in sorted(arrays):
+            member = zipfile.ZipInfo(f"{name}.npy", date_time=FIRST_ZIP_DATE)
+            member.create_system = 3  # or it would be the system that runs this
+            with archive.open(member, "w", force_zip64=True) as file:
+                npy.write_array(file, arrays[name], allow_pickle=False)
+    return content.getvalue()
+
+
+def _check_exportable(settings: ViTSettings, image_spec: ImageSpec) -> None:
+    """Refuse what readers of a released file, ours too, would take for something else."""
+    position, default = settings.position, ViTSettings()
+    if settings.pool not in (ClassToken(), Mean()):
+        raise _no_place(f"for pool {settings.pool}")
+    if position != Learned1D() and (settings.pool.num_prefix or position != Learned1D(class_token=False)):
+        raise _no_place(f"for position {position}")
+    for name in ("attention", "registers", "activation", "qkv_bias", "norm_eps", "layer_scale"):
+        if getattr(settings, name) != getattr(default, name):
+            raise _no_place(f"for {name} {getattr(settings, name)}")
+    if (image_spec.mean, image_spec.std) != (ImageSpec().mean, ImageSpec().std):
+        raise _no_place("for another range of pixel values than [-1, 1]")
+
+
+def _no_place(what: str) -> WeightsError:
+    return WeightsError("model", f"the released .npz layout has no place {what}", "vitlab.save holds it (.safetensors)")
