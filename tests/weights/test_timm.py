@@ -198,6 +198,7 @@ def test_a_resnet_that_timm_has_not_is_refused(settings):
         ({"label_names": {"0": "ant", "3": "cat"}}, "has 4 label_names"),
         ({"global_pool": "map"}, "global_pool 'map' contradicts its arrays"),
         ({"architecture": "vit_small_patch16_rope_224"}, "is a vit_small_patch16_rope_224"),
+        ({"architecture": "vit_base_patch16_rpn_224"}, "is a vit_base_patch16_rpn_224"),
         ({"pretrained_cfg": {"crop_mode": "border"}}, "crop_mode 'border'"),
         ({"pretrained_cfg": {"crop_mode": "squash", "crop_pct": 0.9}}, "crop_mode 'squash' with crop_pct 0.9"),
         ({"pretrained_cfg": {"interpolation": "random"}}, "'interpolation' = \"random\""),
@@ -254,6 +255,11 @@ def test_without_a_config_the_width_tells_the_heads_and_timm_the_rest(make_model
 def test_the_architecture_tells_the_tanh_form_of_gelu(bare):
     assert read(bare(changes={"architecture": "vit_so400m_patch16_siglip_256"})).settings.activation == "gelu_tanh"
     assert read(bare(changes={"architecture": "vit_so400m_patch14_siglip_224"})).settings.activation == "gelu"
+
+
+def test_the_architecture_tells_the_heads_where_the_width_does_not(bare):
+    path = bare(width=768, num_heads=12, changes={"architecture": "vit_base_patch16_gap_224", "model_args": {}})
+    assert read(path).settings.num_heads == 16
 
 
 def test_the_caller_says_the_heads_and_the_size(make_model, write):

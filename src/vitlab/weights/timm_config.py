@@ -15,8 +15,13 @@ from vitlab.nn.pooling import AttentionPool, ClassToken, Mean, Pool
 from vitlab.nn.resnet import PostActivation, PreActivation
 from vitlab.weights.layout import Beside
 
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1664: 16}
-"""How many heads timm's ViTs of a width have."""
+HEADS = {
+    **{64 * heads: heads for heads in (3, 4, 5, 6, 8, 10, 12, 14, 16)},
+    **dict.fromkeys((1152, 1280, 1408, 1664), 16),
+}
+"""How many heads timm's ViTs of a width have; there are several with 1536."""
+ODD_HEADS = {"vit_base_patch16_gap_224": 16}
+"""The architectures for which that is not so."""
 GLOBAL_POOL = {"ClassToken": "token", "Mean": "avg", "AttentionPool": "map"}
 """Our kinds of pooling by timm's names."""
 HYBRID_UNIT = PostActivation(variance_eps=1e-8, std_eps=0.0, norm_eps=1e-5)
@@ -25,7 +30,7 @@ BIT_UNIT = PreActivation(variance_eps=1e-8)
 """The constants of timm's BiTs."""
 TANH = re.compile(r"giantopt|so400m_patch16_siglip|base_patch32_siglip|large_patch16_siglip(_gap)?_512")
 """The architectures with the tanh form of GELU; their configs do not repeat it."""
-OTHERS = re.compile(r"rope|dinov3|_pe_|naflex|quickgelu")
+OTHERS = re.compile(r"rope|dinov3|_pe_|_rpn_|naflex|quickgelu")
 """Architectures that compute something else with arrays of the same names."""
 
 
@@ -90,7 +95,7 @@ def heads_of(path: Path, config: Config, beside: Beside, width: int) -> int:
     Raises:
         WeightsError: nothing says it.
     """
-    heads = beside.num_heads or config.model_args.num_heads or HEADS.get(width)
+    heads = beside.num_heads or config.model_args.num_heads or ODD_HEADS.get(config.architecture) or HEADS.get(width)
     if heads is None:
         remedy = "give num_heads, or a config.json with model_args.num_heads beside it"
         raise WeightsError(path, f"does not say how many heads share a width of {width}", remedy)

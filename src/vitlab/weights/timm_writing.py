@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from vitlab.config import Json, parse, to_json
 from vitlab.data.preprocess import ImageSpec, Squash
@@ -89,7 +90,7 @@ def config_of(settings: AnySettings, spec: ImageSpec, classes: tuple[str, ...]) 
     }
 
 
-def recorded(config: Json, num_arrays: int) -> AnySettings | None:
+def recorded(config: Mapping[str, Any], num_arrays: int) -> AnySettings | None:
     """Return the settings that our own config.json holds, None where it is another's, or was changed since we wrote it.
 
     A file of `num_arrays` has no model with more layers.
