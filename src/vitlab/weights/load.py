@@ -16,7 +16,7 @@ from vitlab.models.classifier import AnySettings, Classifier, empty, initialiser
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size, as_size
 from vitlab.nn.initial import initialise, put
-from vitlab.weights import bit, huggingface, official, save
+from vitlab.weights import bit, huggingface, huggingface_resnet, official, save
 from vitlab.weights.format import open_tensors
 from vitlab.weights.layout import Beside, Contents, Describe, Shapes
 from vitlab.weights.save import HEADER
@@ -26,6 +26,7 @@ READERS: tuple[tuple[Callable[[Shapes], bool], Describe], ...] = (
     (official.is_official, official.contents_of),
     (bit.is_bit, bit.contents_of),
     (huggingface.is_huggingface, huggingface.contents_of),
+    (huggingface_resnet.is_bit, huggingface_resnet.contents_of),
 )
 """What knows a kind of file by the names of its arrays, and what reads it."""
 MAX_CONFIG_BYTES = 16 << 20
@@ -77,7 +78,7 @@ def load(
     representation: bool | None = None,
     trained_size: int | tuple[int, int] | None = None,
 ) -> Classifier:
-    """Return the model of a released .npz, our .safetensors file, or a run folder; see `load_with_report`."""
+    """Return the model of a released .npz, our .safetensors file, a run folder or one of transformers; see `load_with_report`."""
     return load_with_report(
         path, num_classes=num_classes, image_size=image_size, representation=representation, trained_size=trained_size
     ).model
