@@ -303,7 +303,7 @@ def _image_size(path: Path, cells: int, stem: Stem, said: Size | None) -> Size:
         return Size(side * stem.cell.height, side * stem.cell.width)
     try:
         claimed = stem.grid(said).cells
-    except ValueError:  # smaller than one patch
+    except (ValueError, OverflowError):  # smaller than one patch, or larger than any number
         claimed = 0
     if claimed != cells:
         raise wrong(path, f"image_size is {said}, which has {claimed} patches, but {cells} in {path.name}")
