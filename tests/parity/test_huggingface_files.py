@@ -1,4 +1,4 @@
-"""The ViTs of transformers, read from the folders that it writes, and their names."""
+"""The models of transformers, read from the folders that it writes, and their names."""
 
 import shutil
 
@@ -7,10 +7,12 @@ import torch
 
 import vitlab
 from vitlab.models.classifier import empty
+from vitlab.weights import huggingface_resnet as resnet
 from vitlab.weights.huggingface import IN_FILES, IN_MEMORY, contents_of, name_table
 from vitlab.weights.layout import Beside
 from vitlab.weights.load import load_with_report
 
+BACKBONE = {"layer_type": "bottleneck", "global_padding": "same", "embedding_dynamic_padding": True}
 CASES = ["vit_cls", "vit_gelutanh_eps1e6", "vit_model_pooler", "vit_mim"]
 # Not vit_cls_interp as it was run: transformers resizes positions bicubically, the paper bilinearly. Its weights are read below.
 
@@ -94,3 +96,32 @@ def test_names_and_shapes_are_those_of_transformers(golden, tmp_path, name, nami
     assert {table[ours] for ours, _ in model.named_parameters()} == set(shapes)
     if contents.settings.num_classes:
         assert sum(parameter.numel() for parameter in model.parameters()) == listing["num_params"]
+
+
+RESNETS = ["hf/bit_preact", "hf/bit_preact_same", "hf/bit_bottleneck_same", "hf_hybrid/vit_hybrid_r11"]
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_a_resnet_and_a_hybrid_are_read_from_their_folder(golden, agree, to_images, folder, name):
+    case = golden(name)
+    io, trained_size = case.arrays("io"), tuple(case.config["fed_image"])
+    loaded = load_with_report(folder(case) / "model.safetensors", trained_size=trained_size)
+    assert loaded.report.extra == loaded.report.missing == []
+    with torch.inference_mode():
+        agree(f"{name} file", loaded.model.eval()(to_images(io["input"])), io["output"], **case.tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "reads", "config"),
+    [
+        ("bit_50", resnet.contents_of, {}),
+        ("vit_hybrid_base_bit_384", contents_of, {"num_attention_heads": 12, "backbone_config": BACKBONE}),
+    ],
+)
+def test_names_and_shapes_of_a_resnet_are_those_of_transformers(golden, tmp_path, name, reads, config):
+    listing = golden(f"hf_hybrid/listing_legacy_{name}").json()
+    shapes = {theirs: tuple(shape) for theirs, shape in listing["state_dict"].items()}
+    contents = reads(tmp_path / "model.safetensors", shapes, Beside(config=config))
+    assert {piece.source: piece.shape for piece in contents.pieces.values()} == shapes
+    assert contents.missing == contents.extra == ()
+    assert sum(parameter.numel() for parameter in empty(contents.settings).parameters()) == listing["num_params"]

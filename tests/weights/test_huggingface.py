@@ -124,6 +124,7 @@ def test_a_pooler_beside_a_classifier_is_not_read(written):
         ("intermediate_size", 64, "intermediate_size is 64, but 32"),
         ("patch_size", 8, "patch_size is 8×8, but 4×4"),
         ("image_size", 16, "image_size is 16×16, which has 16 patches, but 4"),
+        ("image_size", [10**400, 8], "but 4 in"),
         ("image_size", 2, "image_size is 2×2, which has 0 patches, but 4"),
         ("qkv_bias", False, "qkv_bias is False, but True"),
         ("num_channels", 1, "num_channels is 1, but 3"),
@@ -134,15 +135,16 @@ def test_a_pooler_beside_a_classifier_is_not_read(written):
         ("num_attention_heads", None, "says no num_attention_heads"),
         ("num_attention_heads", 0, "'num_attention_heads' = 0"),
         ("num_attention_heads", {"a": 1}, "'num_attention_heads'"),
-        ("hidden_act", "relu", "hidden_act 'relu' is not known here"),
+        ("hidden_act", "relu", "'hidden_act' = \"relu\": Input should be 'gelu'"),
         ("hidden_act", ["gelu"], "'hidden_act' = [\"gelu\"]"),
-        ("pooler_act", "relu", "pooler_act 'relu' is not known here"),
+        ("pooler_act", "relu", "'pooler_act' = \"relu\": Input should be 'tanh'"),
         ("layer_norm_eps", 0, "'layer_norm_eps' = 0"),
         ("layer_norm_eps", "1e-6 or so", "'layer_norm_eps'"),
         ("image_size", [8, -8], "'image_size"),
         ("image_size", [8, 8, 8], "'image_size"),
         ("id2label", ["ant", "bee", "cat"], "'id2label'"),
-        ("model_type", "deit", "is of the kind 'deit'"),
+        ("model_type", "vit-hybrid", "model_type is vit-hybrid, but model.safetensors is not of a hybrid"),
+        ("model_type", "deit", "'model_type' = \"deit\": Input should be 'vit' or 'vit-hybrid'"),
     ],
 )
 def test_a_config_that_contradicts_the_arrays_is_named(written, field, value, says):
@@ -233,6 +235,8 @@ def test_the_preparation_of_images_is_read(written, preprocessor, spec):
         ({"image_mean": [0.5]}, "'image_mean"),
         ({"image_std": [0, 1, 1]}, "'image_std"),
         ({"size": "large"}, "'size"),
+        ({"size": 10**400, **CROPPED}, "'size"),
+        ({"crop_pct": 1e-320, "size": 10, **CROPPED}, "'crop_pct'"),
     ],
 )
 def test_another_preparation_is_refused_by_name(written, preprocessor, says):

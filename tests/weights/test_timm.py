@@ -140,7 +140,6 @@ def test_the_config_is_what_timm_and_transformers_read(make_model):
         "pool_size": None,
         "first_conv": "patch_embed.proj",
         "classifier": "head",
-        "license": "apache-2.0",
     }
     assert json.loads(json.dumps(config)) == config
     assert tensors["blocks.0.attn.qkv.weight"].shape == (48, 16)

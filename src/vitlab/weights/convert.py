@@ -84,7 +84,8 @@ _WRITERS: dict[Format, Callable[[Classifier, Path], Path]] = {
 
 def _compare(model: Classifier, weights: Path, out: Path) -> None:
     """Check that the file `weights` holds every parameter of `model` as it is."""
-    back = load_with_report(weights, trained_size=tuple(model.settings.image_size)).model
+    size = model.settings.image_size
+    back = load_with_report(weights, trained_size=(size.height, size.width)).model
     found, wanted = dict(back.named_parameters()), dict(model.named_parameters())
     differing = [
         name for name in wanted if name not in found or not torch.equal(found[name], wanted[name].cpu().float())

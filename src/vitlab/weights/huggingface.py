@@ -9,32 +9,28 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import NamedTuple
 
-from pydantic import ConfigDict, Field, PositiveInt
 from torch import Tensor
 
-from vitlab.config import Json, Settings, parse
-from vitlab.errors import SettingsError, WeightsError
+from vitlab.config import Json, parse
+from vitlab.errors import WeightsError
 from vitlab.models.classifier import Classifier
 from vitlab.models.vit import Global, ViTSettings
-from vitlab.nn.encoder import Activation
-from vitlab.nn.grid import Size, SizeField
+from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import ClassToken
 from vitlab.nn.position import Learned1D
+from vitlab.nn.stem import ResNetStem, Stem
+from vitlab.weights import huggingface_resnet as resnet
+from vitlab.weights.huggingface_config import ACTIVATIONS, Config, check, classes_of, placeholders, read_config, wrong
 from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out
 from vitlab.weights.preprocessor import read_preprocessor, write_preprocessor
 
-ACTIVATIONS: dict[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-}
-"""What transformers calls the two forms of GELU; the first name of each is written."""
 NUM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 """The heads of the well-known widths, for arrays without a config."""
+BACKBONE = "embeddings.patch_embeddings.backbone.bit."
+"""What stands before the names of a hybrid's ResNet."""
 VERSION = "5.23.0"
 """The transformers that what is written here was compared with."""
 
@@ -70,38 +66,15 @@ IN_MEMORY = Naming(
 )
 
 
-class Config(Settings):
-    """What config.json says of a ViT, the rest of it left alone; defaults are those of transformers, None what the arrays say."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    model_type: str = "vit"
-    hidden_size: int | None = None
-    num_hidden_layers: int | None = None
-    num_attention_heads: PositiveInt | None = None
-    intermediate_size: int | None = None
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    layer_norm_eps: Annotated[float, Field(gt=0)] = 1e-12
-    image_size: SizeField | None = None
-    patch_size: SizeField | None = None
-    num_channels: int | None = None
-    qkv_bias: bool | None = None
-    pooler_act: str = "tanh"
-    pooler_output_size: int | None = None
-    num_labels: int | None = None
-    id2label: dict[int, str | int | float] | None = None
-
-
 def is_huggingface(names: Iterable[str]) -> bool:
-    """Return whether array `names` are those of a ViT of transformers."""
+    """Return whether array `names` are those of a ViT of transformers, or of its hybrid."""
     bare = {name.removeprefix("vit.") for name in names}
     layers = {f"{naming.layers}.0.layernorm_before.weight" for naming in (IN_FILES, IN_MEMORY)}
     return {"embeddings.cls_token", "embeddings.patch_embeddings.projection.weight"} <= bare and bool(layers & bare)
 
 
 def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
-    """Return what the file of a ViTModel, ViTForImageClassification or ViTForMaskedImageModeling holds.
+    """Return what the file of a ViTModel, ViTForImageClassification or ViTForMaskedImageModeling holds, or of their hybrids.
 
     A ViTModel's pooler is the paper's representation layer. Without a config.json the number of heads is what the caller says, or
     that of the well-known widths, GELU is exact, and the epsilon of norms is transformers' 1e-12.
@@ -111,18 +84,19 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
         SettingsError: no model has such settings.
     """
     prefix, naming = _prefix(shapes), _naming(shapes)
-    config = read_config(path, beside.config)
+    config = read_config(Config, path, beside.config)
     settings = settings_of(path, shapes, config, beside)
     table = name_table(settings, naming, prefix)
 
     def piece_of(name: str, shape: Shape) -> Piece:
-        if name == "stem.projection.weight":
-            patch = settings.stem.patch_size
-            return Piece(table[name], (shape[0], 3, *patch), lambda tensor: tensor.reshape(shape))
+        if name.endswith("projection.weight"):
+            height, width = settings.stem.patch_size
+            there = (shape[0], shape[1] // (height * width), height, width)
+            return Piece(table[name], there, lambda tensor: tensor.reshape(shape))
         return Piece(table[name], shape)
 
     spec = read_preprocessor(path, beside.preprocessor, settings.image_size)
-    classes = _classes(path, config, settings.num_classes)
+    classes = classes_of(path, config, settings.num_classes)
     contents = lay_out(settings, shapes, piece_of, image_spec=spec, classes=classes)
     inside = (f"{prefix}embeddings.", f"{prefix}{naming.layers}.")
     foreign = [name for name in contents.extra if name.startswith(inside) and not name.endswith("mask_token")]
@@ -138,33 +112,17 @@ def name_table(settings: ViTSettings, naming: Naming = IN_FILES, prefix: str = "
         "class_token": f"{embeddings}cls_token",
         "position.table": f"{embeddings}position_embeddings",
         **_pair("stem.projection", f"{embeddings}patch_embeddings.projection"),
+        **_pair("stem.embedding.projection", f"{embeddings}patch_embeddings.projection"),
         **_pair("encoder.norm", f"{prefix}layernorm"),
         **_pair("representation", f"{prefix}pooler.dense"),
         **_pair("head", "classifier"),
     }
+    if isinstance(settings.stem, ResNetStem):
+        table |= resnet.name_table(settings.stem.depths, "stem.", f"{prefix}{BACKBONE}")
     for layer in range(settings.depth):
         for ours, theirs in naming.parts.items():
             table |= _pair(f"encoder.blocks.{layer}.{ours}", f"{prefix}{naming.layers}.{layer}.{theirs}")
     return table
-
-
-def read_config(path: Path, data: Mapping[str, Any]) -> Config:
-    """Return what the config.json beside `path` says, `data`.
-
-    Raises:
-        WeightsError: it is of another kind of model, or of one that is not known here.
-    """
-    try:
-        config = parse(Config, data, path)
-    except SettingsError as error:
-        raise _wrong(path, error.what, "get it again") from None
-    if config.model_type != "vit":
-        raise _wrong(path, f"is of the kind {config.model_type!r}", "give weights of a ViT")
-    if config.hidden_act not in ACTIVATIONS:
-        raise _wrong(path, f"hidden_act {config.hidden_act!r} is not known here", f"only {', '.join(ACTIVATIONS)} are")
-    if config.pooler_act != "tanh":
-        raise _wrong(path, f"pooler_act {config.pooler_act!r} is not known here", "only tanh is")
-    return config
 
 
 def settings_of(path: Path, shapes: Shapes, config: Config, beside: Beside) -> ViTSettings:
@@ -177,7 +135,7 @@ def settings_of(path: Path, shapes: Shapes, config: Config, beside: Beside) -> V
     prefix, naming = _prefix(shapes), _naming(shapes)
     first = f"{prefix}{naming.layers}.0."
     try:
-        width, channels, *patch_size = shapes[f"{prefix}embeddings.patch_embeddings.projection.weight"]
+        width, *_ = shapes[f"{prefix}embeddings.patch_embeddings.projection.weight"]
         _, positions, _ = shapes[f"{prefix}embeddings.position_embeddings"]
         mlp_dim, _ = shapes[f"{first}{naming.parts['mlp.hidden']}.weight"]
         num_classes, _ = shapes.get("classifier.weight", (None, None))
@@ -185,9 +143,7 @@ def settings_of(path: Path, shapes: Shapes, config: Config, beside: Beside) -> V
         representation_dim, _ = pooler or (None, None)
     except (KeyError, ValueError) as error:
         raise WeightsError(path, f"is not a complete ViT ({error})", "get the file again") from None
-    if channels != 3:
-        raise WeightsError(path, f"is for images of {channels} channels", "only RGB models can be read")
-    stem = parse(Patches, {"patch_size": patch_size}, path)
+    stem = _stem(path, shapes, prefix, config)
     layers = re.compile(re.escape(f"{prefix}{naming.layers}.") + r"(\d+)\.")
     depth = len({match[1] for name in shapes if (match := layers.match(name))})
     qkv_bias = f"{first}{naming.parts['attention.query']}.bias" in shapes
@@ -197,14 +153,10 @@ def settings_of(path: Path, shapes: Shapes, config: Config, beside: Beside) -> V
         "intermediate_size": mlp_dim,
         "patch_size": stem.patch_size,
     }
-    found |= {"num_channels": channels, "qkv_bias": qkv_bias}
-    found |= {"num_labels": num_classes} if num_classes else {}
-    found |= {"pooler_output_size": representation_dim} if representation_dim else {}
-    for name, value in found.items():
-        if (said := getattr(config, name)) not in (None, value):
-            raise _wrong(path, f"{name} is {said}, but {value} in {path.name}")
+    found |= {"qkv_bias": qkv_bias} | ({"pooler_output_size": representation_dim} if representation_dim else {})
+    check(path, config, found)
     settings = {
-        "image_size": _image_size(path, positions - 1, stem.patch_size, config.image_size or beside.trained_size),
+        "image_size": _image_size(path, positions - 1, stem, config.image_size or beside.trained_size),
         "stem": stem,
         "width": width,
         "depth": depth,
@@ -231,7 +183,7 @@ def export(model: Classifier) -> tuple[dict[str, Tensor], Json, Json]:
     settings = _expressible(model)
     preprocessor = write_preprocessor(model.image_spec)
     table = name_table(settings, prefix="vit." if settings.num_classes else "")
-    arrays = {table[name]: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
+    arrays = {table[name]: tensor.detach().float().cpu().contiguous() for name, tensor in model.named_parameters()}
     projection = table["stem.projection.weight"]
     arrays[projection] = arrays[projection].reshape(settings.width, 3, *settings.stem.patch_size)
     return arrays, _config(settings, model.classes), preprocessor
@@ -294,7 +246,7 @@ def _config(settings: ViTSettings, classes: tuple[str, ...]) -> Json:
         "transformers_version": VERSION,
     }
     if s.num_classes:
-        names = classes or _placeholders(s.num_classes)
+        names = classes or placeholders(s.num_classes)
         config |= {"id2label": {str(index): name for index, name in enumerate(names)}}
         config |= {"label2id": {name: index for index, name in enumerate(names)}}
     return config
@@ -312,45 +264,50 @@ def _naming(names: Iterable[str]) -> Naming:
 def _num_heads(path: Path, width: int, config: Config, beside: Beside) -> int:
     num_heads = config.num_attention_heads or beside.num_heads
     if num_heads is None and beside.config:
-        raise _wrong(path, "says no num_attention_heads", "add it")
+        raise wrong(path, "says no num_attention_heads", "add it")
     if num_heads is None and width not in NUM_HEADS:
         what = f"does not say how many heads share its width of {width}"
         raise WeightsError(path, what, "put the config.json of the model beside it")
     if config.num_attention_heads and width % config.num_attention_heads:
-        raise _wrong(path, f"num_attention_heads is {config.num_attention_heads}, which does not divide {width}")
+        raise wrong(path, f"num_attention_heads is {config.num_attention_heads}, which does not divide {width}")
     return num_heads or NUM_HEADS[width]
 
 
-def _image_size(path: Path, cells: int, patch: Size, said: Size | None) -> Size:
+def _stem(path: Path, shapes: Shapes, prefix: str, config: Config) -> Stem:
+    """Return the stem that the arrays are for: patches, or a ResNet with as many stages and units as there are."""
+    hybrid = f"{prefix}{BACKBONE}{resnet.ROOT}" in shapes
+    if config.model_type != ("vit-hybrid" if hybrid else "vit") and "model_type" in config.model_fields_set:
+        raise wrong(
+            path, f"model_type is {config.model_type}, but {path.name} is {'' if hybrid else 'not '}of a hybrid"
+        )
+    _, channels, *patch_size = shapes[f"{prefix}embeddings.patch_embeddings.projection.weight"]
+    if hybrid:
+        depths, root_width, unit = resnet.shape_of(path, shapes, f"{prefix}{BACKBONE}", config.backbone_config)
+        channels = shapes[f"{prefix}{BACKBONE}{resnet.ROOT}"][1]
+        shape = {"depths": depths, "root_width": root_width, "patch_size": patch_size, "unit": unit}
+        stem = parse(ResNetStem, shape, path)
+    else:
+        stem = parse(Patches, {"patch_size": patch_size}, path)
+    if channels != 3:
+        raise WeightsError(path, f"is for images of {channels} channels", "only RGB models can be read")
+    check(path, config, {"num_channels": channels})
+    return stem
+
+
+def _image_size(path: Path, cells: int, stem: Stem, said: Size | None) -> Size:
     """Return the size of images: as said, if that gives so many patches, or else square."""
     if said is None:
         side = math.isqrt(max(cells, 0))
         if side == 0 or side * side != cells:
             raise WeightsError(path, f"has {cells} positions, not a square grid", "put its config.json beside it")
-        return Size(side * patch.height, side * patch.width)
-    claimed = (said.height // patch.height) * (said.width // patch.width)
+        return Size(side * stem.cell.height, side * stem.cell.width)
+    try:
+        claimed = stem.grid(said).cells
+    except (ValueError, OverflowError):  # smaller than one patch, or larger than any number
+        claimed = 0
     if claimed != cells:
-        raise _wrong(path, f"image_size is {said}, which has {claimed} patches, but {cells} in {path.name}")
+        raise wrong(path, f"image_size is {said}, which has {claimed} patches, but {cells} in {path.name}")
     return said
-
-
-def _classes(path: Path, config: Config, num_classes: int | None) -> tuple[str, ...]:
-    """Return the names of the classes; those that transformers makes up (LABEL_0, …) are none."""
-    labels = config.id2label
-    if num_classes is None or labels is None:
-        return ()
-    if sorted(labels) != list(range(num_classes)):
-        raise _wrong(path, f"id2label names {len(labels)} classes, but {num_classes} in {path.name}")
-    names = tuple(str(labels[index]) for index in range(num_classes))
-    return () if names == _placeholders(num_classes) else names
-
-
-def _placeholders(num_classes: int) -> tuple[str, ...]:
-    return tuple(f"LABEL_{index}" for index in range(num_classes))
-
-
-def _wrong(path: Path, what: str, remedy: str = "put the config beside the weights that it is of") -> WeightsError:
-    return WeightsError(path.with_name("config.json"), what, remedy)
 
 
 def _pair(ours: str, theirs: str) -> dict[str, str]:

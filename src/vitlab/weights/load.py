@@ -16,7 +16,7 @@ from vitlab.models.classifier import AnySettings, Classifier, empty, initialiser
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size, as_size
 from vitlab.nn.initial import initialise, put
-from vitlab.weights import big_vision, bit, huggingface, save, timm, torchvision
+from vitlab.weights import big_vision, bit, huggingface, huggingface_resnet, save, timm, torchvision
 from vitlab.weights.format import open_tensors
 from vitlab.weights.hub import resolve
 from vitlab.weights.layout import Beside, Contents, Describe, Piece, Shapes
@@ -26,6 +26,7 @@ READERS: tuple[tuple[Callable[[Shapes], bool], Describe], ...] = (
     (big_vision.is_tree, big_vision.contents_of),
     (bit.is_bit, bit.contents_of),
     (huggingface.is_huggingface, huggingface.contents_of),
+    (huggingface_resnet.is_bit, huggingface_resnet.contents_of),
     (timm.is_timm, timm.contents_of),
     (torchvision.is_torchvision, torchvision.contents_of),
 )

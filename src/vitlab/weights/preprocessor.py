@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from math import isclose
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, PositiveFloat
 
 from vitlab.config import Json, Settings, parse
 from vitlab.data.preprocess import CentralCrop, ImageSpec, Interpolation, Squash
@@ -18,6 +18,8 @@ INTERPOLATIONS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 RESCALE = 1 / 255
 REMEDY = f"correct or remove {NAME}, and prepare the images yourself"
 
+Pixels = Annotated[int, Field(gt=0, lt=1 << 31)]
+
 
 class Preprocessor(Settings):
     """What the file says; anything else in it is left alone."""
@@ -25,11 +27,11 @@ class Preprocessor(Settings):
     model_config = ConfigDict(extra="ignore")
 
     do_resize: bool = True
-    size: PositiveInt | dict[str, PositiveInt | None] | None = None
+    size: Pixels | dict[str, Pixels | None] | None = None
     resample: int | None = 2
     do_center_crop: bool | None = False
-    crop_size: PositiveInt | dict[str, PositiveInt | None] | None = None
-    crop_pct: PositiveFloat | None = None
+    crop_size: Pixels | dict[str, Pixels | None] | None = None
+    crop_pct: Annotated[float, Field(ge=1e-6)] | None = None
     do_rescale: bool = True
     rescale_factor: float = RESCALE
     do_normalize: bool = True
@@ -45,11 +47,7 @@ def read_preprocessor(path: Path, data: Mapping[str, Any], image_size: Size) -> 
     Raises:
         WeightsError: it cannot be done here, or does not give images of `image_size`.
     """
-    where = path.with_name(NAME)
-    try:
-        said = parse(Preprocessor, data, where)
-    except SettingsError as error:
-        raise WeightsError(where, error.what, REMEDY) from None
+    where, said = path.with_name(NAME), _parsed(path, data)
     if said.resample is not None and said.resample not in INTERPOLATIONS:
         known = " and ".join(f"{number} ({name})" for number, name in INTERPOLATIONS.items())
         raise WeightsError(where, f"resample {said.resample} is not known here, only {known}", REMEDY)
@@ -64,6 +62,16 @@ def read_preprocessor(path: Path, data: Mapping[str, Any], image_size: Size) -> 
         mean=said.image_mean if said.do_normalize else (0.0, 0.0, 0.0),
         std=said.image_std if said.do_normalize else (1.0, 1.0, 1.0),
     )
+
+
+def prepared_size(path: Path, data: Mapping[str, Any]) -> Size | None:
+    """Return the size of the images that `data` says to prepare, None where it says none.
+
+    Raises:
+        WeightsError: it says what cannot be done here.
+    """
+    said = _parsed(path, data)
+    return (_size(said.crop_size) if said.do_center_crop else None) or _size(said.size)
 
 
 def write_preprocessor(spec: ImageSpec) -> Json:
@@ -96,6 +104,14 @@ def write_preprocessor(spec: ImageSpec) -> Json:
         "image_mean": list(spec.mean),
         "image_std": list(spec.std),
     }
+
+
+def _parsed(path: Path, data: Mapping[str, Any]) -> Preprocessor:
+    where = path.with_name(NAME)
+    try:
+        return parse(Preprocessor, data, where)
+    except SettingsError as error:
+        raise WeightsError(where, error.what, REMEDY) from None
 
 
 def _fit(where: Path, said: Preprocessor, image_size: Size) -> Squash | CentralCrop:

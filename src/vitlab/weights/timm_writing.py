@@ -76,7 +76,6 @@ def config_of(settings: AnySettings, spec: ImageSpec, classes: tuple[str, ...]) 
         "pool_size": None,
         "first_conv": _first_convolution(settings),
         "classifier": "head.fc" if resnet else "head",
-        "license": "apache-2.0",
     }
     return {
         "architecture": architecture_of(settings),
