@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vitlab.serve.predict import Predictor as Predictor
     from vitlab.studies.finetune import finetune as finetune
     from vitlab.studies.finetune import resume as resume
+    from vitlab.weights.convert import convert as convert
     from vitlab.weights.load import load as load
     from vitlab.weights.load import load_with_report as load_with_report
     from vitlab.weights.save import save as save
@@ -32,6 +33,7 @@ _PLACES = {
     "Table": "vitlab.data.table:Table",
     "VitlabError": "vitlab.errors:VitlabError",
     "build": "vitlab.models.catalog:build_named",
+    "convert": "vitlab.weights.convert:convert",
     "cost": "vitlab.cost:",
     "fewshot": "vitlab.evals.fewshot:fewshot",
     "figures": "vitlab.inspection.figures:",
@@ -51,6 +53,7 @@ __all__ = [
     "Table",
     "VitlabError",
     "build",
+    "convert",
     "cost",
     "fewshot",
     "figures",
