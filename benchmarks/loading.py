@@ -57,7 +57,8 @@ def memory(how: str, path: Path) -> float:
 
 def _safetensors(path: Path) -> None:
     """safetensors' own loader and a copy"""
-    _ = [tensor.clone() for tensor in safetensors.torch.load_file(path).values()]  # or the file stays mapped, and can change
+    loaded = safetensors.torch.load_file(path)  # maps the file
+    _ = [tensor.clone() for tensor in loaded.values()]
 
 
 def _npz(path: Path) -> None:

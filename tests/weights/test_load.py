@@ -105,6 +105,12 @@ def test_an_image_smaller_than_a_patch_is_refused(saved):
         load(path, image_size=3)
 
 
+def test_an_array_inside_the_model_that_fits_nothing_is_refused(make_npz):
+    stray = {"Transformer/encoderblock_0/LayerScale_0/scale": np.ones(16, np.float32)}
+    with pytest.raises(WeightsError, match="has 'Transformer/encoderblock_0/LayerScale_0/scale', which no model"):
+        load(make_npz(stray))
+
+
 def test_arrays_that_fit_nothing_are_reported_as_extra(make_npz, saved):
     report = load_with_report(make_npz({"opt/step": np.zeros(3, np.float32)})).report
     assert report.extra == ["opt/step"]

@@ -25,7 +25,7 @@ from vitlab.nn.position import Learned1D, Position, SinCos2D
 from vitlab.nn.resnet import PostActivation, PreActivation
 from vitlab.nn.stem import ResNetStem, Stem
 from vitlab.weights.bit import PRETRAINED_SIZE
-from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out
+from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out, refuse_foreign
 from vitlab.weights.official import (
     LINEN,
     RELEASED,
@@ -84,9 +84,13 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
     bare = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     if _is_vit(bare):
         vit = settings_of(path, bare, beside.trained_size)
-        return lay_out(vit, shapes, _pieces_of_vit(vit, layout_of(bare), prefix))
-    resnet = _resnet_settings(path, bare, beside.trained_size)
-    return lay_out(resnet, shapes, _pieces_of_resnet(resnet, prefix))
+        contents = lay_out(vit, shapes, _pieces_of_vit(vit, layout_of(bare), prefix))
+        inside = (f"{prefix}Transformer/", f"{prefix}MAPHead_0/")
+    else:
+        resnet = _resnet_settings(path, bare, beside.trained_size)
+        contents, inside = lay_out(resnet, shapes, _pieces_of_resnet(resnet, prefix)), (f"{prefix}block",)
+    refuse_foreign(path, contents, inside)
+    return contents
 
 
 def _is_vit(names: Iterable[str]) -> bool:

@@ -18,7 +18,7 @@ from vitlab.config import parse
 from vitlab.errors import WeightsError
 from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Size
-from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out
+from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out, refuse_foreign
 
 ROOT, HEAD = "resnet/root_block/standardized_conv2d/kernel", "resnet/head/conv2d"
 PRETRAINED_SIZE = Size(224, 224)
@@ -50,7 +50,9 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
         source = written.get(table[name], table[name])
         return Piece(source, file_shape(shape), lambda array: to_ours(array.numpy(), shape))
 
-    return lay_out(settings, shapes, piece_of)
+    contents = lay_out(settings, shapes, piece_of)
+    refuse_foreign(path, contents, ("resnet/",))
+    return contents
 
 
 def name_table(settings: ResNetSettings) -> dict[str, str]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitlab.config import Json
 from vitlab.data.preprocess import ImageSpec
+from vitlab.errors import WeightsError
 from vitlab.models.classifier import AnySettings, empty
 from vitlab.nn.grid import Size
 
@@ -75,6 +76,19 @@ def lay_out(
         tuple(name for name in wanted if name not in pieces),
         tuple(sorted(set(shapes) - used)),
     )
+
+
+def refuse_foreign(path: Path, contents: Contents, inside: tuple[str, ...]) -> None:
+    """Refuse a file with arrays that no parameter is made of where the model itself is, by how their names begin.
+
+    Such a file is of a relative of the model, which without them would compute something else.
+
+    Raises:
+        WeightsError: it has one.
+    """
+    foreign = [name for name in contents.extra if name.startswith(inside)]
+    if foreign:
+        raise WeightsError(path, f"has '{foreign[0]}', which no model known here has", "see the README")
 
 
 def parameter_shapes(settings: AnySettings) -> Iterator[tuple[str, Shape]]:

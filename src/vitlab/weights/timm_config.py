@@ -97,7 +97,7 @@ def heads_of(path: Path, config: Config, beside: Beside, width: int) -> int:
     """
     heads = beside.num_heads or config.model_args.num_heads or ODD_HEADS.get(config.architecture) or HEADS.get(width)
     if heads is None:
-        remedy = "give num_heads, or a config.json with model_args.num_heads beside it"
+        remedy = "give num_heads (vitlab convert --num-heads), or a config.json with model_args.num_heads beside it"
         raise WeightsError(path, f"does not say how many heads share a width of {width}", remedy)
     return heads
 

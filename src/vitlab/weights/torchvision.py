@@ -13,7 +13,7 @@ from vitlab.errors import WeightsError
 from vitlab.models.vit import CHANNELS, ViTSettings
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
-from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out
+from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out, refuse_foreign
 from vitlab.weights.timm import Place, to_ours
 
 HEADS = {768: 12, 1024: 16, 1280: 16}
@@ -55,8 +55,7 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
         return Piece(place.source, stored, lambda array: to_ours(array, place, shape))
 
     contents = lay_out(settings, shapes, piece_of, image_spec=_spec(settings.image_size))
-    if contents.extra:
-        raise WeightsError(path, f"has '{contents.extra[0]}', which no model known here has", "see the README")
+    refuse_foreign(path, contents, ("",))
     return contents
 
 
