@@ -7,8 +7,7 @@ import pytest
 import torch
 
 import vitlab
-from tests.parity.names import fill, timm_resnet, timm_vit
-from vitlab.models.classifier import build, empty
+from vitlab.models.classifier import empty
 from vitlab.models.resnet import ResNetSettings
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Size
@@ -30,9 +29,9 @@ VITS = {
     "vit_noqkvbias_p4": {"qkv_bias": False},
 }
 UNIT = PostActivation(variance_eps=1e-8, std_eps=0.0, norm_eps=1e-5)
-HYBRIDS = {
-    "hybrid_r11": ResNetStem(depths=(1, 1), root_width=32, unit=UNIT),
-    "hybrid_stem_p8": ResNetStem(depths=(), root_width=32, patch_size=Size(8, 8), unit=UNIT),
+VITS_AND_HYBRIDS = VITS | {
+    "hybrid_r11": {"stem": ResNetStem(depths=(1, 1), root_width=32, unit=UNIT)},
+    "hybrid_stem_p8": {"stem": ResNetStem(depths=(), root_width=32, patch_size=Size(8, 8), unit=UNIT)},
 }
 
 
@@ -52,70 +51,63 @@ def vit_settings(config, **changes):
     return ViTSettings(**common | changes)
 
 
-def agree_with_vit(case, changes, agree, to_images):
-    settings, io = vit_settings(case.config, **changes), case.arrays("io")
-    model = fill(build(settings), case.path("params_safetensors"), timm_vit(settings))
-    stages = f"{case.name} stages"
-    with torch.inference_mode():
-        images = to_images(io["input"])
-        agree(stages, model.stem(images), io["patch_embed"], **case.tolerance)
-        agree(stages, model.encode(model.embed(images)), io["tokens"], **case.tolerance)
-        agree(stages, model.features(images), io["pre_logits"], **case.tolerance)
-        agree(f"{case.name} logits", model(images), io["output"], **case.tolerance)
-        exact = model.double()(images.double())
-        agree(f"{case.name} float64", exact, io["output_float64"], atol=1e-10, rtol=1e-10)
-
-
-@pytest.mark.parametrize("name", VITS)
-def test_every_stage_of_a_vit_is_that_of_timm(golden, agree, to_images, name):
-    agree_with_vit(golden(f"timm/{name}"), VITS[name], agree, to_images)
-
-
-@pytest.mark.parametrize("name", HYBRIDS)
-def test_every_stage_of_a_hybrid_is_that_of_timm(golden, agree, to_images, name):
-    agree_with_vit(golden(f"timm/{name}"), {"stem": HYBRIDS[name]}, agree, to_images)
-
-
-@pytest.mark.parametrize("name", ["bit_21", "bit_21_odd"])
-def test_a_bit_is_that_of_timm(golden, agree, to_images, name):
-    case = golden(f"timm/{name}")
-    config, io = case.config, case.arrays("io")
-    settings = ResNetSettings(
+def resnet_settings(config):
+    return ResNetSettings(
         image_size=Size(*config["image"]),
         depths=tuple(config["layers"]),
         root_width=config["stem_chs"],
         unit=PreActivation(variance_eps=config["std_conv_eps"]),
         num_classes=config["num_classes"],
     )
-    model = fill(build(settings), case.path("params_safetensors"), timm_resnet(settings))
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    """The model of a case's file, with the config.json that lies beside such files; all of it is used."""
+
+    def make(case):
+        config = case.config
+        path = shutil.copy(case.path("params_safetensors"), tmp_path / "model.safetensors")
+        said = {name: config[name] for name in ("num_heads", "global_pool") if name in config}
+        said["img_size"] = config["image"] if "image" in config else config["img_size"]
+        (tmp_path / "config.json").write_text(json.dumps({"num_classes": config["num_classes"], "model_args": said}))
+        model, report = (result := vitlab.load_with_report(path)).model, result.report
+        assert report.lines() == [f"{len(report.matched)} parameters matched"]
+        return model.eval()
+
+    return make
+
+
+def agree_with_output(case, model, images, io, agree):
+    agree(f"{case.name} logits", model(images), io["output"], **case.tolerance)
+    exact = model.double()(images.double())
+    agree(f"{case.name} float64", exact, io["output_float64"], atol=1e-10, rtol=1e-10)
+
+
+# timm/vit_dynamic_size and timm/posemb_* are left out: there timm resizes positions by a bicubic of its own, we as the paper does.
+@pytest.mark.parametrize("name", VITS_AND_HYBRIDS)
+def test_every_stage_of_a_vit_or_hybrid_is_that_of_timm(golden, agree, to_images, loaded, name):
+    case = golden(f"timm/{name}")
+    model, io, stages = loaded(case), case.arrays("io"), f"{case.name} stages"
+    assert model.settings == vit_settings(case.config, **VITS_AND_HYBRIDS[name])
+    with torch.inference_mode():
+        images = to_images(io["input"])
+        agree(stages, model.stem(images), io["patch_embed"], **case.tolerance)
+        agree(stages, model.encode(model.embed(images)), io["tokens"], **case.tolerance)
+        agree(stages, model.features(images), io["pre_logits"], **case.tolerance)
+        agree_with_output(case, model, images, io, agree)
+
+
+@pytest.mark.parametrize("name", ["bit_21", "bit_21_odd"])
+def test_every_stage_of_a_bit_is_that_of_timm(golden, agree, to_images, loaded, name):
+    case = golden(f"timm/{name}")
+    model, io = loaded(case), case.arrays("io")
+    assert model.settings == resnet_settings(case.config)
     with torch.inference_mode():
         images = to_images(io["input"])
         agree(f"{case.name} stages", model.feature_map(images), io["features"], **case.tolerance)
         agree(f"{case.name} stages", model.features(images), io["pre_logits"], **case.tolerance)
-        agree(f"{case.name} logits", model(images), io["output"], **case.tolerance)
-        exact = model.double()(images.double())
-        agree(f"{case.name} float64", exact, io["output_float64"], atol=1e-10, rtol=1e-10)
-
-
-# timm/vit_dynamic_size and timm/posemb_* are left out: there timm resizes positions by a bicubic of its own, we as the paper does.
-READ = [*VITS, *HYBRIDS, "bit_21", "bit_21_odd"]
-
-
-@pytest.mark.parametrize("name", READ)
-def test_a_file_with_its_config_gives_the_logits_of_timm(golden, agree, to_images, tmp_path, name):
-    case = golden(f"timm/{name}")
-    config, io = case.config, case.arrays("io")
-    path = shutil.copy(case.path("params_safetensors"), tmp_path / "model.safetensors")
-    said = {name: config[name] for name in ("num_heads", "global_pool") if name in config}
-    said["img_size"] = config["image"] if "image" in config else config["img_size"]
-    (tmp_path / "config.json").write_text(json.dumps({"num_classes": config["num_classes"], "model_args": said}))
-    loaded = vitlab.load_with_report(path)
-    assert loaded.report.lines() == [f"{len(loaded.report.matched)} parameters matched"]
-    with torch.inference_mode():
-        images = to_images(io["input"])
-        agree(f"{case.name} read", loaded.model.eval()(images), io["output"], **case.tolerance)
-        exact = loaded.model.double()(images.double())
-        agree(f"{case.name} read float64", exact, io["output_float64"], atol=1e-10, rtol=1e-10)
+        agree_with_output(case, model, images, io, agree)
 
 
 RESNETS = [f"resnetv2_{depth}_bit" for depth in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")]
