@@ -45,6 +45,14 @@ class LoggedRun(RunFolder):
         self.events.list.append((kind, step))
 
 
+@pytest.fixture(autouse=True)
+def _interrupts():
+    """Ctrl-C as at a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def go(tmp_path, make_state, make_training, snapshot):
     """Return a function that trains in the run folder `name` and returns the events and the state."""
