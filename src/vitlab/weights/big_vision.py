@@ -8,7 +8,6 @@ A file does not say what it does not hold: without a class token or attention po
 could also read the first one (its pool "0") or none.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from vitlab.nn.position import Learned1D, Position, SinCos2D
 from vitlab.nn.resnet import PostActivation, PreActivation
 from vitlab.nn.stem import ResNetStem, Stem
 from vitlab.weights.bit import PRETRAINED_SIZE
-from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out, refuse_foreign
+from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out, refuse_foreign, square_size
 from vitlab.weights.official import (
     LINEN,
     RELEASED,
@@ -211,10 +210,10 @@ def _image_size(path: Path, cells: int | None, stem: Stem, trained_size: Size | 
         return trained_size
     if cells is None:
         raise WeightsError(path, "does not say its image size: its positions are computed, not stored", SAY_SIZE)
-    side = math.isqrt(max(cells, 0))
-    if side == 0 or side * side != cells:
+    size = square_size(cells, stem)
+    if size is None:
         raise WeightsError(path, f"has {cells} positions, not a square grid", SAY_SIZE)
-    return Size(side * stem.cell.height, side * stem.cell.width)
+    return size
 
 
 def _pieces_of_vit(settings: ViTSettings, layout: Layout, prefix: str) -> Callable[[str, Shape], Piece]:

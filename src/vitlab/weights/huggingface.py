@@ -5,7 +5,6 @@ images are prepared. The names in files are those of transformers 4, which trans
 memory are read as well. Nothing in a config is ever run: names of code in it (`auto_map`) are left alone.
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from vitlab.nn.position import Learned1D
 from vitlab.nn.stem import ResNetStem, Stem
 from vitlab.weights import huggingface_resnet as resnet
 from vitlab.weights.huggingface_config import ACTIVATIONS, Config, check, classes_of, placeholders, read_config, wrong
-from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out
+from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out, square_size
 from vitlab.weights.preprocessor import read_preprocessor, write_preprocessor
 
 NUM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
@@ -297,10 +296,10 @@ def _stem(path: Path, shapes: Shapes, prefix: str, config: Config) -> Stem:
 def _image_size(path: Path, cells: int, stem: Stem, said: Size | None) -> Size:
     """Return the size of images: as said, if that gives so many patches, or else square."""
     if said is None:
-        side = math.isqrt(max(cells, 0))
-        if side == 0 or side * side != cells:
+        size = square_size(cells, stem)
+        if size is None:
             raise WeightsError(path, f"has {cells} positions, not a square grid", "put its config.json beside it")
-        return Size(side * stem.cell.height, side * stem.cell.width)
+        return size
     try:
         claimed = stem.grid(said).cells
     except (ValueError, OverflowError):  # smaller than one patch, or larger than any number

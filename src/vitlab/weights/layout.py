@@ -1,5 +1,6 @@
 """Contents of a file of weights: the model it describes, and where each of our parameters is in it."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import WeightsError
 from vitlab.models.classifier import AnySettings, empty
 from vitlab.nn.grid import Size
+from vitlab.nn.stem import Stem
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -89,6 +91,12 @@ def refuse_foreign(path: Path, contents: Contents, inside: tuple[str, ...]) -> N
     foreign = [name for name in contents.extra if name.startswith(inside)]
     if foreign:
         raise WeightsError(path, f"has '{foreign[0]}', which no model known here has", "see the README")
+
+
+def square_size(cells: int, stem: Stem) -> Size | None:
+    """Return the size of the square image that `stem` cuts into so many patches, None where no square has so many."""
+    side = math.isqrt(max(cells, 0))
+    return Size(side * stem.cell.height, side * stem.cell.width) if side and side * side == cells else None
 
 
 def parameter_shapes(settings: AnySettings) -> Iterator[tuple[str, Shape]]:

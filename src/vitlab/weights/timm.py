@@ -4,7 +4,6 @@ Queries, keys and values lie in one matrix there, and what the arrays do not say
 timm has it: the exact GELU, an epsilon of 1e-6, images bicubic with the middle 0.9 (BiT: bilinear, 0.875), mean and std 0.5.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from vitlab.nn.pooling import AttentionPool
 from vitlab.nn.position import Learned1D, NoPosition
 from vitlab.nn.stem import ResNetStem, Stem
 from vitlab.weights import timm_config, timm_writing
-from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out
+from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out, square_size
 from vitlab.weights.timm_config import Config
 
 BACKBONE = "patch_embed.backbone."
@@ -239,12 +238,10 @@ def _position(
         (rows - class_tokens - registers, rows)
     )  # with rows for the tokens before the patches, or without
     if size is None:
-        cells = next((cells for cells in counts if math.isqrt(max(cells, 0)) ** 2 == cells > 0), None)
-        if cells is None:
+        size = next((square for cells in counts if (square := square_size(cells, stem))), None)
+        if size is None:
             remedy = "load it in Python with vitlab.load(..., trained_size=(height, width)) and vitlab.save it"
             raise WeightsError(path, f"has {rows} positions, not a square grid", remedy)
-        side = math.isqrt(cells)
-        size = Size(side * stem.cell.height, side * stem.cell.width)
     cells = stem.grid(size).cells
     if cells not in counts:
         remedy = "check trained_size, or img_size in the config.json beside it"
