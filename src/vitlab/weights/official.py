@@ -10,7 +10,6 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from torch import Tensor
 
 from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import WeightsError
-from vitlab.files import write_atomic
 from vitlab.models.classifier import Classifier
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.pooling import ClassToken, Mean
@@ -151,11 +149,6 @@ def export(model: Classifier) -> dict[str, NDArray[np.float32]]:
     _check_exportable(settings, model.image_spec)
     table = name_table(settings)
     return {table[name]: to_official(name, tensor, settings) for name, tensor in model.named_parameters()}
-
-
-def write(model: Classifier, path: str | Path) -> None:
-    """Write `model` to `path` as a released .npz file, see `export`; the name appears only when the file is complete."""
-    write_atomic(Path(path), npz_bytes(export(model)))
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
