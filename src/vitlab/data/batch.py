@@ -33,13 +33,14 @@ class Batch:
 def collate(images: Sequence[Pixels], labels: Sequence[int], keys: Sequence[str], size: int) -> Batch:
     """Return a batch of `size` rows; rows beyond the given images are zero, with label 0 and `valid` False."""
     height, width = images[0].shape[:2]
-    pixels = np.zeros((size, height, width, 3), np.uint8)
+    pixels = torch.zeros((size, 3, height, width), dtype=torch.uint8)
+    rows = pixels.numpy()
     for row, image in enumerate(images):
-        pixels[row] = image
+        rows[row] = image.transpose(2, 0, 1)
     padded = np.zeros(size, np.int64)
     padded[: len(labels)] = labels
     return Batch(
-        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        pixels,
         torch.from_numpy(padded),
         torch.arange(size) < len(images),
         tuple(keys),
