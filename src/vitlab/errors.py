@@ -72,5 +72,9 @@ class NonFiniteError(VitlabError):
     """The loss or a gradient stopped being a number; the weights are those before that step."""
 
 
+class WorkerError(VitlabError):
+    """A process that reads images ahead died or hangs; the run can be resumed."""
+
+
 class CheckpointError(VitlabError):
     """No checkpoint of a run can be read."""

@@ -30,9 +30,18 @@ class Batch:
         )
 
 
-def collate(images: Sequence[Pixels], labels: Sequence[int], keys: Sequence[str], size: int) -> Batch:
-    """Return a batch of `size` rows; rows beyond the given images are zero, with label 0 and `valid` False."""
-    height, width = images[0].shape[:2]
+def collate(
+    images: Sequence[Pixels],
+    labels: Sequence[int],
+    keys: Sequence[str],
+    size: int,
+    shape: tuple[int, int] | None = None,
+) -> Batch:
+    """Return a batch of `size` rows; rows beyond the given images are zero, with label 0 and `valid` False.
+
+    `shape` is the height and width where there may be no image to tell them.
+    """
+    height, width = shape or images[0].shape[:2]
     pixels = torch.zeros((size, 3, height, width), dtype=torch.uint8)
     rows = pixels.numpy()
     for row, image in enumerate(images):

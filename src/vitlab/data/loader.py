@@ -1,13 +1,11 @@
 """Batches from a source: in the order that the seed and the step fix, from any number of worker processes, nothing dropped."""
 
-import signal
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from vitlab.data.batch import Batch, collate
 from vitlab.data.image import Picture, decode
@@ -15,10 +13,10 @@ from vitlab.data.order import examples_at
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Example, Pixels, Source
 from vitlab.data.transforms import Augment
-from vitlab.errors import BadImagesError, ImageError
+from vitlab.data.workers import ahead, at
+from vitlab.errors import BadImagesError, ImageError, SettingsError
 
 Labels = NDArray[np.int64]
-Item = TypeVar("Item")
 
 
 def pixels_of(example: Example) -> Pixels:
@@ -34,22 +32,60 @@ def _picture(example: Example, spec: ImageSpec) -> Picture:
     return spec.open(example.data, example.key) if isinstance(example.data, bytes) else example.data
 
 
+class Share(NamedTuple):
+    """Which rows of every batch a process makes: those of one rank among `world`."""
+
+    rank: int = 0
+    world: int = 1
+
+    def rows(self, batch_size: int) -> range:
+        """Return the rows of a batch of that size, over all ranks, that are this rank's."""
+        each = batch_size // self.world
+        return range(self.rank * each, (self.rank + 1) * each)
+
+
+ALONE = Share()
+
+
+def _check_share(share: Share, batch_size: int) -> None:
+    if batch_size % share.world:
+        what = f"{batch_size} cannot be divided among {share.world} processes"
+        raise SettingsError("--batch-size", what, f"give a multiple of {share.world}")
+
+
 class TrainBatches(Dataset[Batch | ImageError]):
-    """The training batches by step: batch k is a pure function of the source, the seed and k."""
+    """The training batches by step: batch k is a pure function of the source, the seed and k.
+
+    `batch_size` counts the rows of all ranks; those of one rank are its `share`, so that any number of ranks together see
+    the same batches.
+
+    Raises:
+        SettingsError: the ranks cannot divide a batch among them.
+    """
 
     def __init__(
-        self, source: Source, labels: Labels, spec: ImageSpec, augment: Augment, batch_size: int, seed: int
+        self,
+        source: Source,
+        labels: Labels,
+        spec: ImageSpec,
+        augment: Augment,
+        batch_size: int,
+        seed: int,
+        share: Share = ALONE,
     ) -> None:
+        _check_share(share, batch_size)
         self.source, self.labels, self.spec, self.augment = source, labels, spec, augment
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.share = batch_size, seed, share
 
     def __getitem__(self, step: int) -> Batch | ImageError:
         """Return batch `step`, or the error of its first image that cannot be decoded."""
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.int64)
+        rows = self.share.rows(self.batch_size)
+        positions = np.arange(rows.start, rows.stop, dtype=np.int64) + step * self.batch_size
         chosen = examples_at(positions, len(self.source), self.seed)
         images: list[Pixels] = []
         keys: list[str] = []
         for position, index in zip(positions, chosen, strict=True):
+            at(int(index))
             try:
                 example = self.source.read(int(index))
                 rng = np.random.default_rng((self.seed, 1, int(position)))
@@ -57,28 +93,43 @@ class TrainBatches(Dataset[Batch | ImageError]):
             except ImageError as error:
                 return error
             keys.append(example.key)
-        return collate(images, self.labels[chosen].tolist(), keys, self.batch_size)
+        at(-1)
+        return collate(images, self.labels[chosen].tolist(), keys, len(rows))
 
 
 class EvalBatches(Dataset[Batch | ImageError]):
-    """The evaluation batches in the order of the source; the last one is padded to the same shape, and says so."""
+    """The evaluation batches in the order of the source; the last one is padded to the same shape, and says so.
 
-    def __init__(self, source: Source, spec: ImageSpec, batch_size: int) -> None:
-        self.source, self.spec, self.batch_size = source, spec, batch_size
+    `batch_size` and `share` are as in `TrainBatches`: together the ranks see every example once.
+
+    Raises:
+        SettingsError: the ranks cannot divide a batch among them.
+    """
+
+    def __init__(self, source: Source, spec: ImageSpec, batch_size: int, share: Share = ALONE) -> None:
+        _check_share(share, batch_size)
+        self.source, self.spec, self.batch_size, self.share = source, spec, batch_size, share
 
     def __len__(self) -> int:
         return (len(self.source) + self.batch_size - 1) // self.batch_size
 
     def __getitem__(self, step: int) -> Batch | ImageError:
         """Return batch `step`, or the error of its first image that cannot be decoded."""
-        chosen = range(step * self.batch_size, min((step + 1) * self.batch_size, len(self.source)))
-        try:
-            examples = [self.source.read(index) for index in chosen]
-            images = [self.spec.prepare(_picture(example, self.spec)) for example in examples]
-        except ImageError as error:
-            return error
-        keys = [example.key for example in examples]
-        return collate(images, [example.label for example in examples], keys, self.batch_size)
+        rows, start = self.share.rows(self.batch_size), step * self.batch_size
+        images: list[Pixels] = []
+        labels: list[int] = []
+        keys: list[str] = []
+        for index in range(start + rows.start, min(start + rows.stop, len(self.source))):
+            at(index)
+            try:
+                example = self.source.read(index)
+                images.append(self.spec.prepare(_picture(example, self.spec)))
+            except ImageError as error:
+                return error
+            labels.append(example.label)
+            keys.append(example.key)
+        at(-1)
+        return collate(images, labels, keys, len(rows), (self.spec.height, self.spec.width))
 
 
 def load(batches: TrainBatches | EvalBatches, steps: Sequence[int], workers: int = 0) -> Iterator[Batch]:
@@ -86,34 +137,12 @@ def load(batches: TrainBatches | EvalBatches, steps: Sequence[int], workers: int
 
     Raises:
         ImageError: an image cannot be decoded.
+        WorkerError: a worker died, or hangs.
     """
-    for batch in _loader(batches, steps, workers):
+    for batch in ahead(batches, steps, workers, str(batches.source)):
         if isinstance(batch, ImageError):
             raise batch
         yield batch
-
-
-def _loader(items: Dataset[Item], places: Sequence[int], workers: int) -> Iterable[Item]:
-    """Return the items at `places` in order, read ahead by `workers` processes."""
-    return DataLoader(
-        items,
-        batch_size=None,
-        sampler=places,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=2 if workers else None,
-        generator=torch.Generator(),  # the loader draws a seed; ours must not come from the global stream
-        worker_init_fn=_leave_interrupts_to_the_parent,
-    )
-
-
-def _leave_interrupts_to_the_parent(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal; a worker that ended by it would take the run down before it could save.
-
-    So does the SIGTERM of a machine that is shut down. A worker ends when its parent does.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 class _Checks(Dataset[ImageError | None]):
@@ -123,16 +152,19 @@ class _Checks(Dataset[ImageError | None]):
         self.source = source
 
     def __getitem__(self, index: int) -> ImageError | None:
+        at(index)
         try:
             pixels_of(self.source.read(index))
         except ImageError as error:
             return error
+        finally:
+            at(-1)
         return None
 
 
 def find_bad_images(source: Source, workers: int = 0) -> dict[int, ImageError]:
     """Decode every image of `source` once, in `workers` processes, and return the error of each that fails, by index."""
-    errors = _loader(_Checks(source), range(len(source)), workers)
+    errors = ahead(_Checks(source), range(len(source)), workers, str(source))
     return {index: error for index, error in enumerate(errors) if error is not None}
 
 

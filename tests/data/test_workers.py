@@ -1,0 +1,156 @@
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from vitlab.data import workers
+from vitlab.data.digits import Digits
+from vitlab.data.loader import EvalBatches, Share, TrainBatches, load
+from vitlab.data.preprocess import ImageSpec
+from vitlab.data.source import Subset
+from vitlab.data.transforms import Augment
+from vitlab.data.workers import ahead, at
+from vitlab.errors import SettingsError, WorkerError
+
+SPEC = ImageSpec(height=8, width=8)
+
+
+class Items(Dataset):
+    """Numbers; at one of them the worker does something else."""
+
+    def __init__(self, bad: int, act) -> None:
+        self.bad, self.act = bad, act
+
+    def __getitem__(self, index: int) -> int:
+        at(index)
+        if index == self.bad:
+            self.act()
+        at(-1)
+        return index
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang() -> None:
+    time.sleep(3600)
+
+
+def fail() -> None:
+    raise RuntimeError("something else")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_items_come_in_order_whoever_makes_them(count):
+    assert list(ahead(Items(-1, fail), range(3, 20), count, "here")) == list(range(3, 20))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_worker_that_is_killed_is_named_with_its_example(count):
+    with pytest.raises(WorkerError, match=r"photos/: a data worker ended, at example 7.*--resume") as error:
+        list(ahead(Items(7, die), range(20), count, "photos/"))
+    assert error.value.exit_code == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_worker_that_hangs_is_named_with_its_example_and_ended(count, monkeypatch):
+    monkeypatch.setattr(workers, "STALL_SECONDS", 2.0)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(WorkerError, match=r"has not come further for 2 seconds, at example 7;"):
+        list(ahead(Items(7, hang), range(20), count, "photos/"))
+    deadline = time.monotonic() + 10
+    while set(multiprocessing.active_children()) - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_a_slow_worker_is_no_hanging_one(monkeypatch):
+    monkeypatch.setattr(workers, "STALL_SECONDS", 2.0)
+
+    class Slow(Dataset):
+        def __getitem__(self, index: int) -> int:
+            for part in range(4):
+                at(10 * index + part)
+                time.sleep(0.8)
+            return index
+
+    assert list(ahead(Slow(), range(1), 1, "here")) == [0]
+
+
+def test_time_that_the_reader_takes_is_not_the_workers(monkeypatch):
+    monkeypatch.setattr(workers, "STALL_SECONDS", 1.5)
+    items = ahead(Items(-1, fail), range(8), 1, "here")
+    assert next(items) == 0
+    time.sleep(2.5)
+    assert list(items) == list(range(1, 8))
+
+
+def test_a_worker_that_dies_does_not_disturb_what_this_process_does():
+    items = ahead(Items(2, die), range(20), 1, "here")
+    next(items)
+    for _ in range(20):
+        time.sleep(0.05)  # would raise here
+    with pytest.raises(WorkerError):
+        list(items)
+
+
+def test_an_error_of_the_code_stays_that_error():
+    with pytest.raises(RuntimeError, match="something else"):
+        list(ahead(Items(1, fail), range(3), 1, "here"))
+
+
+def test_a_thread_may_load_too():
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.extend(ahead(Items(-1, fail), range(5), 1, "here")))
+    thread.start()
+    thread.join(60)
+    assert found == list(range(5))
+
+
+def digest(batches: list[TrainBatches], steps: int, count: int) -> str:
+    """What training sees in `steps` steps when the ranks' rows are put together."""
+    seen = hashlib.sha256()
+    for ranks in zip(*(load(part, range(steps), count) for part in batches), strict=True):
+        seen.update(torch.cat([batch.images for batch in ranks]).numpy().tobytes())
+        seen.update(torch.cat([batch.labels for batch in ranks]).numpy().tobytes())
+        seen.update("\n".join(key for batch in ranks for key in batch.keys).encode())
+    return seen.hexdigest()
+
+
+def shared(world: int, batch_size: int = 8) -> list[TrainBatches]:
+    source = Subset(Digits(), range(9))
+    how = (source, source.labels, SPEC, Augment(), batch_size, 3)
+    return [TrainBatches(*how, Share(rank, world)) for rank in range(world)]
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_any_number_of_ranks_and_workers_sees_the_same_batches(world, count):
+    if world * count <= 4:  # more processes say no more
+        assert digest(shared(world), 4, count) == digest(shared(1), 4, 0)
+
+
+def test_ranks_evaluate_every_example_once(make_source):
+    source = make_source(11)
+    for world in (1, 2, 4):
+        ranks = [EvalBatches(source, SPEC, 4, Share(rank, world)) for rank in range(world)]
+        batches = [batch for rank in ranks for batch in load(rank, range(len(rank)))]
+        assert {batch.images.shape[0] for batch in batches} == {4 // world}
+        keys = [key for batch in batches for key in batch.keys]
+        assert sorted(keys) == sorted(f"image-{index}" for index in range(11))
+        assert sum(int(batch.valid.sum()) for batch in batches) == 11
+        labels = np.concatenate([batch.labels[batch.valid].numpy() for batch in batches])
+        assert sorted(labels) == sorted(source.labels)
+
+
+def test_a_batch_that_the_ranks_cannot_divide_is_refused(make_source):
+    with pytest.raises(SettingsError, match=r"--batch-size: 6 cannot be divided among 4 processes"):
+        EvalBatches(make_source(3), SPEC, 6, Share(0, 4))
