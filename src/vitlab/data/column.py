@@ -74,6 +74,8 @@ class Cells:
             DataError: it is something else, or of another type than those before.
         """
         listed = isinstance(cell, list)
+        if cell is None:
+            raise DataError(row, f"column '{name}' holds None in this row: no label", "add it, or remove the row")
         if self._counts and listed != self._listed:
             what = f"column '{name}' holds {'a list' if listed else 'no list'} in this row, unlike the rows above"
             raise DataError(row, what, "write all labels as lists, or none")

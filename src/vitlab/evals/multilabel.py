@@ -82,9 +82,10 @@ class MultiLabelPredictions:
 
     def summary(self) -> str:
         """Return the numbers in a line, for people."""
+        values = {name: f"{100 * value:.1f} %" for name, value in self.metrics().items()}
         return (
-            f"mAP {100 * self.metrics()['map']:.1f} % on {len(self.labels):,} images, precision {100 * self.precision():.1f} % "
-            f"and recall {100 * self.recall():.1f} % at {THRESHOLD:.0%}"
+            f"mAP {values['map']} on {len(self.labels):,} images, top-1 {values['top1']}, "
+            f"precision {values['precision']} and recall {values['recall']} at {THRESHOLD:.0%}"
         )
 
     def table(self) -> list[str]:
@@ -119,10 +120,12 @@ def average_precision(scores: NDArray[np.floating], truth: NDArray[np.bool_]) ->
 
 
 def refuse_unlabelled(source: Source) -> None:
-    """Refuse to evaluate on images none of which has a label.
+    """Refuse to evaluate on no images, or on images none of which has a label.
 
     Raises:
         DataError: it is so.
     """
+    if not len(source):
+        raise DataError(str(source), "has no images", "give more, or name others to evaluate on")
     if is_multi_label(source.labels) and not (source.labels >= 0).any():
         raise DataError(str(source), "has no image with a label", "evaluate on one that has")
