@@ -16,6 +16,8 @@ from vitlab.inspection import figures
 from vitlab.inspection.figures import Drawing
 
 MISTAKES = 12
+SHOWN = 4
+"""So many classes of one image are written out."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def true_words(predictions: AnyPredictions, index: int) -> str:
     """Return the classes of an image in words."""
     label = label_at(predictions.labels, index)
     places = (label,) if isinstance(label, int) else label
-    return ", ".join(predictions.classes[place] for place in places) or "none of the classes"
+    return _listed([predictions.classes[place] for place in places]) or "none of the classes"
 
 
 def said_words(predictions: AnyPredictions, index: int) -> str:
@@ -126,8 +128,12 @@ def said_words(predictions: AnyPredictions, index: int) -> str:
         named = np.flatnonzero(predictions.named[index]).tolist()
         right = bool((predictions.named[index] == predictions.truth[index]).all())
     shares = predictions.probabilities[index]
-    words = ", ".join(f"{predictions.classes[c]} ({100 * shares[c]:.0f} %)" for c in named) or "nothing"
+    words = _listed([f"{predictions.classes[c]} ({100 * shares[c]:.0f} %)" for c in named]) or "nothing"
     return words if right else f"{words}, is {true_words(predictions, index)}"
+
+
+def _listed(words: list[str]) -> str:
+    return ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
 
 
 def by_class(predictions: AnyPredictions) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""How much each class counts in the loss, where some have many images and others few."""
+"""How much each class counts in the loss, where some have many images and others few; evaluation weighs all images alike."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
