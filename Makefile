@@ -11,7 +11,9 @@ JOBS ?= 2
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+NATIVE := hatch_build.py $(wildcard src/vitlab/data/native/*.c)
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE)
 	@echo "Setting up $(VENV): torch (CPU), vitlab and its development tools; a minute or two, once."
 	$(PYTHON) -c 'import sys; sys.exit("vitlab needs Python 3.11 or newer: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)

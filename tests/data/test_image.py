@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms, ImageFile
 
-from vitlab.data.image import Limits, decode
+from vitlab.data.image import decode
+from vitlab.data.limits import Limits
 from vitlab.errors import ImageError, RequestError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"

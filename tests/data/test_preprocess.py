@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitlab.config import parse, to_json
-from vitlab.data.preprocess import CentralCrop, ImageSpec, Squash, resize
+from vitlab.data.preprocess import CentralCrop, ImageSpec, Squash
+from vitlab.data.resize import resize
 from vitlab.errors import SettingsError
 
 SIDES = st.integers(1, 300)

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitlab.config import parse, to_json
-from vitlab.data.preprocess import CentralCrop, ImageSpec, resize
+from vitlab.data.preprocess import CentralCrop, ImageSpec
+from vitlab.data.resize import resize
 from vitlab.data.transforms import Augment, InceptionCrop, NoCrop, ResizeCrop, inception_box
 from vitlab.errors import SettingsError
 

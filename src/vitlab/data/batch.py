@@ -37,14 +37,15 @@ class Batch:
 def collate(images: Sequence[Pixels], labels: Sequence[int | Sequence[int]], keys: Sequence[str], size: int) -> Batch:
     """Return a batch of `size` rows; rows beyond the given images are zero, with label 0 (or none of several), `valid` False."""
     height, width = images[0].shape[:2]
-    pixels = np.zeros((size, height, width, 3), np.uint8)
+    pixels = torch.zeros((size, 3, height, width), dtype=torch.uint8)
+    rows = pixels.numpy()
     for row, image in enumerate(images):
-        pixels[row] = image
+        rows[row] = image.transpose(2, 0, 1)
     given = stack(labels)
     padded = np.full((size, *given.shape[1:]), NONE if given.ndim == 2 else 0, np.int64)
     padded[: len(given)] = given
     return Batch(
-        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        pixels,
         torch.from_numpy(padded),
         torch.arange(size) < len(images),
         tuple(keys),

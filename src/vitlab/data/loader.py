@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from vitlab.data.batch import Batch, collate
-from vitlab.data.image import decode
+from vitlab.data.image import Picture, decode
 from vitlab.data.order import examples_at
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Example, Pixels, Source
@@ -28,6 +28,10 @@ def pixels_of(example: Example) -> Pixels:
         ImageError: the file cannot be decoded, or must not be.
     """
     return decode(example.data, example.key) if isinstance(example.data, bytes) else example.data
+
+
+def _picture(example: Example, spec: ImageSpec) -> Picture:
+    return spec.open(example.data, example.key) if isinstance(example.data, bytes) else example.data
 
 
 class TrainBatches(Dataset[Batch | ImageError]):
@@ -48,11 +52,10 @@ class TrainBatches(Dataset[Batch | ImageError]):
         for position, index in zip(positions, chosen, strict=True):
             try:
                 example = self.source.read(int(index))
-                image = pixels_of(example)
+                rng = np.random.default_rng((self.seed, 1, int(position)))
+                images.append(self.augment.apply(_picture(example, self.spec), self.spec, rng))
             except ImageError as error:
                 return error
-            rng = np.random.default_rng((self.seed, 1, int(position)))
-            images.append(self.augment.apply(image, self.spec, rng))
             keys.append(example.key)
         return collate(images, self.labels[chosen].tolist(), keys, self.batch_size)
 
@@ -71,7 +74,7 @@ class EvalBatches(Dataset[Batch | ImageError]):
         chosen = range(step * self.batch_size, min((step + 1) * self.batch_size, len(self.source)))
         try:
             examples = [self.source.read(index) for index in chosen]
-            images = [self.spec.prepare(pixels_of(example)) for example in examples]
+            images = [self.spec.prepare(_picture(example, self.spec)) for example in examples]
         except ImageError as error:
             return error
         keys = [example.key for example in examples]

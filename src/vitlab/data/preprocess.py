@@ -2,18 +2,15 @@
 
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from vitlab.config import Settings
+from vitlab.data.image import Decoding, Picture, open_image
+from vitlab.data.resize import Box, Interpolation, resize
 from vitlab.data.source import Pixels
-
-Interpolation = Literal["bilinear", "bicubic"]
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 class Squash(Settings):
@@ -33,7 +30,8 @@ class ImageSpec(Settings):
     """How an image becomes a model's input: size, fit, interpolation (antialiased), and value range.
 
     `mean` and `std` are on the scale 0–1 and the defaults give the range [-1, 1] that every released ViT expects; models of other
-    origin carry their own. Orientation tags of a file are always honoured when it is decoded.
+    origin carry their own. `decoding` says what the pixels of a file are: as a viewer shows them, or, with "pil-compat", as
+    Pillow alone gives them, to repeat accuracies that were published so.
     """
 
     height: PositiveInt = 224
@@ -42,15 +40,27 @@ class ImageSpec(Settings):
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5)
+    decoding: Decoding = "standard"
 
-    def prepare(self, image: Pixels) -> Pixels:
-        """Return `image` (uint8 [h, w, 3]) fitted to the target: uint8 [height, width, 3]."""
+    def open(self, data: bytes, name: str) -> Picture:
+        """Return the image in the file `data`, from which `prepare` takes what the model sees.
+
+        Raises:
+            ImageError: the image cannot be decoded, or must not be.
+        """
+        return open_image(data, name, decoding=self.decoding)
+
+    def box(self, rows: int, columns: int) -> Box | None:
+        """Return the part of an image of that size that the model sees; None for all of it."""
         match self.fit:
             case Squash():
-                return resize(image, self.height, self.width, self.interpolation)
+                return None
             case CentralCrop(fraction=fraction):
-                box = _central_box(image.shape[0], image.shape[1], self.height, self.width, fraction)
-                return resize(image, self.height, self.width, self.interpolation, box)
+                return _central_box(rows, columns, self.height, self.width, fraction)
+
+    def prepare(self, image: Picture) -> Pixels:
+        """Return `image` (uint8 [h, w, 3], or a JPEG) fitted to the target: uint8 [height, width, 3]."""
+        return resize(image, self.height, self.width, self.interpolation, self.box(*image.shape[:2]))
 
     def normalise(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return pixel values 0–255 as floats in the model's range, on the device where `images` are."""
@@ -59,20 +69,22 @@ class ImageSpec(Settings):
         return (images.float() - mean) / std
 
 
-Box = tuple[float, float, float, float]
-
-
-def resize(image: Pixels, height: int, width: int, interpolation: Interpolation, box: Box | None = None) -> Pixels:
-    """Return the part of `image` in `box` (left, top, right, bottom, in pixels; all when None) resized with antialiasing."""
-    if box is None and image.shape[:2] == (height, width):
-        return image
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((width, height), RESAMPLING[interpolation], box=box))
-
-
 def _central_box(rows: int, columns: int, height: int, width: int, fraction: float) -> Box:
-    """Return the box that resizing by one factor and cropping the middle would show."""
-    scale = min(rows / height, columns / width) * fraction
-    box_height, box_width = height * scale, width * scale
-    left, top = (columns - box_width) / 2, (rows - box_height) / 2
-    return left, top, left + box_width, top + box_height
+    """Return the box that resizing to whole pixels and cutting out the middle ones would show, as torchvision and timm do.
+
+    The side that limits is resized to `resized_edge`, the other in proportion, rounded down; then the target is cut from the
+    middle, at a whole pixel.
+    """
+    edges = resized_edge(height, fraction), resized_edge(width, fraction)
+    if rows * edges[1] <= columns * edges[0]:
+        resized_rows, resized_columns = edges[0], edges[0] * columns // rows
+    else:
+        resized_rows, resized_columns = edges[1] * rows // columns, edges[1]
+    down, across = rows / resized_rows, columns / resized_columns  # of the image that a pixel of the resized one covers
+    top, left = round((resized_rows - height) / 2), round((resized_columns - width) / 2)
+    return Box(left * across, top * down, (left + width) * across, (top + height) * down)
+
+
+def resized_edge(size: int, fraction: float) -> int:
+    """Return the whole number of pixels that a side is resized to before `size` of them are cut out of its middle."""
+    return int(size / fraction + 1e-6)  # 224 / (224 / 242) is a little less than 242

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal
 
-import numpy as np
 from numpy.random import Generator
 from pydantic import Field
 
 from vitlab.config import Settings
-from vitlab.data.preprocess import Box, ImageSpec, resize
+from vitlab.data.image import Picture
+from vitlab.data.preprocess import ImageSpec
+from vitlab.data.resize import Box, resize
 from vitlab.data.source import Pixels
 
 ATTEMPTS = 100
@@ -43,18 +44,19 @@ class Augment(Settings):
     crop: Annotated[InceptionCrop | ResizeCrop | NoCrop, Field(discriminator="type")] = InceptionCrop()
     flip: bool = True
 
-    def apply(self, image: Pixels, spec: ImageSpec, rng: Generator) -> Pixels:
-        """Return a random view of `image` (uint8 [h, w, 3]) at the size of `spec`."""
+    def apply(self, image: Picture, spec: ImageSpec, rng: Generator) -> Pixels:
+        """Return a random view of `image` (uint8 [h, w, 3], or a JPEG) at the size of `spec`."""
         rows, columns = image.shape[:2]
         match self.crop:
             case InceptionCrop(area=area, ratio=ratio):
                 box = inception_box(rows, columns, area, ratio, rng)
-                view = resize(image, spec.height, spec.width, spec.interpolation, box)
             case ResizeCrop(fraction=fraction):
-                view = _resize_crop(image, spec, fraction, rng)
+                box = _resize_crop_box(rows, columns, spec, fraction, rng)
             case NoCrop():
-                view = spec.prepare(image)
-        return view[:, ::-1] if self.flip and rng.random() < 0.5 else view
+                box = spec.box(rows, columns)
+        mirrored = self.flip and bool(rng.random() < 0.5)
+        sooner = not isinstance(self.crop, NoCrop)
+        return resize(image, spec.height, spec.width, spec.interpolation, box, sooner=sooner, mirrored=mirrored)
 
 
 def inception_box(
@@ -79,12 +81,12 @@ def inception_box(
             height, width = height - 1, round((height - 1) * aspect)
         if 0 < height <= rows and 0 < width <= columns and least <= height * width <= most:
             top, left = int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1))
-            return float(left), float(top), float(left + width), float(top + height)
-    return 0.0, 0.0, float(columns), float(rows)
+            return Box(float(left), float(top), float(left + width), float(top + height))
+    return Box(0.0, 0.0, float(columns), float(rows))
 
 
-def _resize_crop(image: Pixels, spec: ImageSpec, fraction: float, rng: Generator) -> Pixels:
+def _resize_crop_box(rows: int, columns: int, spec: ImageSpec, fraction: float, rng: Generator) -> Box:
     height, width = round(spec.height / fraction), round(spec.width / fraction)
-    whole = resize(image, height, width, spec.interpolation)
     top, left = int(rng.integers(height - spec.height + 1)), int(rng.integers(width - spec.width + 1))
-    return np.ascontiguousarray(whole[top : top + spec.height, left : left + spec.width])
+    down, across = rows / height, columns / width  # of the image that a pixel of the squashed whole covers
+    return Box(left * across, top * down, (left + spec.width) * across, (top + spec.height) * down)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from vitlab.data.batch import collate
-from vitlab.data.image import decode
+from vitlab.data.image import Picture
 from vitlab.data.source import Pixels
 from vitlab.errors import WeightsError
 from vitlab.inspection import attention
@@ -133,12 +133,12 @@ def rollout(model: Classifier, image: str | Path | Pixels) -> Drawing:
     """Draw `image` (a path, or uint8 [h, w, 3]) beside what `model` looks at in it (figures 6 and 14)."""
     if not attention.attends_globally(model):
         raise WeightsError("model", "has no attention between all of its patches", "rollout needs a ViT with that")
-    pixels = decode(Path(image).read_bytes(), str(image)) if isinstance(image, str | Path) else image
-    prepared, shown = rollout_overlay(model, pixels)
+    opened = model.image_spec.open(Path(image).read_bytes(), str(image)) if isinstance(image, str | Path) else image
+    prepared, shown = rollout_overlay(model, opened)
     return rollouts([prepared], [shown], [""])
 
 
-def rollout_overlay(model: ViT, image: Pixels) -> tuple[Pixels, Pixels]:
+def rollout_overlay(model: ViT, image: Picture) -> tuple[Pixels, Pixels]:
     """Return what `model` sees of `image`, and the same darkened where it does not look: uint8 [height, width, 3] each."""
     spec = model.image_spec
     prepared = spec.prepare(image)

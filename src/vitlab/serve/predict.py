@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from vitlab.data.batch import collate
-from vitlab.data.image import decode
+from vitlab.data.image import Picture
+from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Pixels
 from vitlab.errors import DataError, WeightsError
 from vitlab.models.classifier import Classifier, probabilities_of
@@ -74,7 +75,8 @@ class Predictor:
         Raises:
             ImageError: the image cannot be decoded, or must not be.
         """
-        return self.model.image_spec.prepare(read_image(image))
+        spec = self.model.image_spec
+        return spec.prepare(read_image(image, spec))
 
     @torch.inference_mode()
     def answer(self, prepared: Sequence[Pixels]) -> list[Prediction]:
@@ -87,19 +89,19 @@ class Predictor:
         return [Prediction(self.classes, row) for row in rows]
 
 
-def read_image(image: str | Path | bytes | Pixels) -> Pixels:
-    """Return the pixels (uint8 [h, w, 3]) of a path, of the bytes of a file, or as given.
+def read_image(image: str | Path | bytes | Pixels, spec: ImageSpec) -> Picture:
+    """Return the image at a path, of the bytes of a file, or as given, for `spec` to prepare.
 
     Raises:
         DataError: the path cannot be read.
         ImageError: the image cannot be decoded, or must not be.
     """
     if isinstance(image, bytes):
-        return decode(image, "image")
+        return spec.open(image, "image")
     if isinstance(image, str | Path):
         try:
             data = Path(image).read_bytes()
         except OSError as error:
             raise DataError(image, f"cannot be read ({error.strerror})", "check the path") from None
-        return decode(data, str(image))
+        return spec.open(data, str(image))
     return image

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from vitlab.config import Settings, parse
-from vitlab.data.preprocess import CentralCrop, ImageSpec, Interpolation, Squash
+from vitlab.data.preprocess import CentralCrop, ImageSpec, Squash
+from vitlab.data.resize import Interpolation
 from vitlab.errors import WeightsError
 from vitlab.nn.encoder import Activation
 from vitlab.nn.grid import Size, SizeField
