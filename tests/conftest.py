@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from vitlab.data.labels import label_at
 from vitlab.data.source import Example
 from vitlab.models.classifier import build
 from vitlab.models.vit import ViT, ViTSettings
@@ -106,7 +107,7 @@ class Memory:
         return len(self.images)
 
     def read(self, index: int) -> Example:
-        return Example(self.images[index], int(self.labels[index]), f"image-{index}")
+        return Example(self.images[index], label_at(self.labels, index), f"image-{index}")
 
     def __str__(self) -> str:
         return "memory"

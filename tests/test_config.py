@@ -17,6 +17,7 @@ from vitlab.errors import SettingsError
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.pooling import ClassToken, Mean
 from vitlab.studies.recipe import Origin, RunSettings
+from vitlab.train.balance import Balanced, Equal, PerClass
 from vitlab.train.config import TrainSettings
 from vitlab.train.masked import MaskedPatches
 from vitlab.train.objective import Sigmoid, Softmax
@@ -41,7 +42,8 @@ optimizers = st.builds(Adam, beta1=fractions, eps=positive, decay=st.sampled_fro
 schedules = st.builds(Cosine, warmup_steps=counts) | (
     st.builds(Linear, warmup_steps=counts, end=st.floats(0, 1)) | st.builds(Staircase, warmup_steps=counts)
 )
-objectives = st.builds(Softmax, label_smoothing=fractions) | (
+class_weights = st.sampled_from([Equal(), Balanced(), PerClass(weights={"a.b": 2.0})])
+objectives = st.builds(Softmax, label_smoothing=fractions, class_weights=class_weights) | (
     st.builds(Sigmoid, label_smoothing=st.floats(0, 0.4)) | st.builds(MaskedPatches, corrupted=st.floats(0.1, 1))
 )
 trainings = st.builds(
@@ -111,6 +113,15 @@ def test_changes_apply_in_order_and_leave_the_original():
 def test_a_kind_is_chosen_by_its_name_and_drops_the_options_of_the_old_kind():
     assert override(TRAIN, ["optimizer=SGD"]).optimizer == SGD()
     assert override(TRAIN, ["optimizer.type=SGD"]).optimizer == SGD()
+
+
+def test_a_kind_in_a_kind_can_be_chosen_with_it():
+    changed = override(TRAIN, ["objective=Sigmoid", "objective.class_weights=Balanced"])
+    assert changed.objective == Sigmoid(class_weights=Balanced())
+    weights = ["objective.class_weights=PerClass", 'objective.class_weights.weights={"cat": 2}']
+    assert override(TRAIN, weights).objective == Softmax(class_weights=PerClass(weights={"cat": 2.0}))
+    with pytest.raises(SettingsError, match=r"'objective\.class_weights' has no type"):
+        override(TRAIN, ['objective.class_weights={"cat": 2}'])
 
 
 def test_naming_the_present_kind_keeps_its_options():

@@ -48,6 +48,8 @@ def place(tmp_path_factory):
                 pixels = rng.integers(0, 80, (48, 64, 3))
                 pixels[..., number] += 150
                 Image.fromarray(pixels.astype(np.uint8)).save(path)
+    lines = [f"photos/{name}/{index}.jpg,{name}|pet" for name in ("cat", "dog") for index in range(10)]
+    (folder / "photos.csv").write_text("\n".join(["path,labels", *lines]))
     (folder / "cat.jpg").write_bytes((folder / "photos" / "cat" / "0.jpg").read_bytes())
     return folder
 

@@ -242,3 +242,129 @@ def test_a_real_data_set():
     test = Table(folder, subset="test")
     assert test.classes[:2] == ("T-shirt/top", "Trouser") and np.bincount(test.labels).tolist() == [1000] * 10
     assert decode(test.read(9_999).data, "x").shape == (28, 28, 3)
+
+
+def several(name: str, *rows: str) -> str:
+    return "\n".join([name, *rows]) + "\n"
+
+
+CELLS = [(1, 2), (), (0,)]
+
+
+@pytest.mark.parametrize("shape", [{"feature": {"names": ["a", "b", "c"]}}, [{"names": ["a", "b", "c"]}]])
+@pytest.mark.parametrize("kind", [pa.list_, pa.large_list])
+def test_lists_of_class_numbers_in_parquet(tmp_path, kind, shape):
+    labels = pa.array([[2, 1, 2], [], [0]], kind(pa.int16()))
+    path = write(tmp_path / "x.parquet", labels, group=2)
+    rows = pq.read_table(path)
+    features = json.dumps({"info": {"features": {"label": shape}}})
+    pq.write_table(rows.replace_schema_metadata({"huggingface": features}), path, row_group_size=2)
+    table = Table(path)
+    assert table.classes == ("a", "b", "c")
+    assert table.labels.dtype == np.int64 and table.labels.tolist() == [[1, 2], [-1, -1], [0, -1]]
+    assert [table.read(index).label for index in range(3)] == CELLS
+    train, test = Table(write(tmp_path / "y.parquet", [["a"], ["b"], ["a", "b"]] * 10)).split(0.2)
+    assert len(train) + len(test) == 30 and test.labels.ndim == 2
+
+
+def test_lists_of_names_over_several_files(tmp_path):
+    write(tmp_path / "1.parquet", [["b"], ["a", "b"]])
+    write(tmp_path / "2.parquet", [[], ["c"]])
+    table = Table(tmp_path)
+    assert table.classes == ("a", "b", "c")
+    assert table.labels.tolist() == [[1, -1], [0, 1], [-1, -1], [2, -1]]
+    write(tmp_path / "3.parquet", ["a"])
+    with pytest.raises(DataError, match="different types or classes"):
+        len(Table(tmp_path))
+
+
+def test_vectors_of_class_numbers_may_have_one_length(tmp_path):
+    labels = pa.array([[0, 2], [1, 2], [0, 1]], pa.list_(pa.int64(), 2))
+    assert Table(write(tmp_path / "x.parquet", labels)).labels.tolist() == [[0, 2], [1, 2], [0, 1]]
+
+
+def test_a_column_called_labels_in_csv_is_divided(tmp_path):
+    rows(tmp_path / "x.csv", GOOD).write_text(
+        several("path,labels", "images/1.png,dog|cat", "images/2.png,", "images/1.png, cat | cat")
+    )
+    table = Table(tmp_path / "x.csv")
+    assert table.classes == ("cat", "dog") and table.labels.tolist() == [[0, 1], [-1, -1], [0, -1]]
+    assert table.read(0).label == (0, 1) and table.read(1).label == () and value(table, 1) == 2
+    assert parse(Table, to_json(table), "x") == table
+
+
+def test_path_and_label_in_csv(tmp_path):
+    rows(tmp_path / "x.csv", GOOD).write_text(several("path,label", "images/1.png,dog", "images/2.png,cat"))
+    table = Table(tmp_path / "x.csv")
+    assert table.labels.tolist() == [1, 0] and value(table, 1) == 2
+
+
+def test_another_separator_and_column_can_be_chosen(tmp_path):
+    rows(tmp_path / "x.csv", GOOD).write_text(several("path,tags", "images/1.png,a;b|c", "images/2.png,a"))
+    table = Table(tmp_path / "x.csv", label_column="tags", separator=";")
+    assert table.classes == ("a", "b|c") and table.labels.tolist() == [[0, 1], [0, -1]]
+
+
+def test_lists_in_json_lines(tmp_path):
+    lines = [{"file_name": "images/1.png", "labels": labels} for labels in (["b", "a"], [], ["a"])]
+    table = Table(rows(tmp_path / "x.jsonl", lines))
+    assert table.classes == ("a", "b") and table.labels.tolist() == [[0, 1], [-1, -1], [0, -1]]
+    lines = [{"file_name": "images/1.png", "label": labels} for labels in ([7, 3], [3])]
+    assert Table(rows(tmp_path / "y.jsonl", lines)).classes == ("3", "7")
+
+
+def test_one_class_that_some_images_do_not_show_can_be_learnt(tmp_path):
+    lines = [{"path": "images/1.png", "labels": ["cat"]}, {"path": "images/2.png", "labels": []}]
+    assert Table(rows(tmp_path / "x.jsonl", lines)).labels.tolist() == [[0], [-1]]
+    with pytest.raises(DataError, match=r"only one class \(cat\)"):
+        len(Table(rows(tmp_path / "x.jsonl", lines[:1])))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (several("path,label", "images/1.png,a|b"), "x.csv:0: .*'a|b': one class, or several"),
+        (several("path,labels", "images/1.png,a||b"), "x.csv:0: .*name is empty"),
+        (several("path,labels", "images/1.png,a", "images/2.png"), "x.csv:1: .*holds None"),
+        (several("path,labels", "images/1.png,", "images/2.png,"), "has no labels"),
+    ],
+)
+def test_a_bad_cell_of_csv_is_named(tmp_path, text, message):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        len(Table(tmp_path / "x.csv"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([["a"], "b"], "x.jsonl:1: .*no list in this row"),
+        (["a", ["b"]], "x.jsonl:1: .*a list in this row"),
+        ([["a"], ["b", 1]], "x.jsonl:1: label 1 is of another type than 'a'"),
+        ([["a", None]], "x.jsonl:0: .*holds None"),
+        ([["a", ""]], "x.jsonl:0: .*holds ''"),
+        ([[2**70]], "x.jsonl:0: .*not a class name or an integer"),
+        ([[0, 1, 0], [1, 1, 0]], "rows of 3 zeros and ones"),
+        ([[0, 1], [1, 1]], "rows of 2 zeros and ones"),
+    ],
+)
+def test_a_bad_list_of_json_lines_is_named(tmp_path, cells, message):
+    lines = [{"path": "images/1.png", "labels": cell} for cell in cells]
+    with pytest.raises(DataError, match=message):
+        len(Table(rows(tmp_path / "x.jsonl", lines)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([["a"], None, ["b"]], None, "x.parquet:1: .*no label"),
+        ([["a"], [], ["b", None]], None, "x.parquet:2: .*no label"),
+        ([[0], [], [1, 2]], ["a", "b"], r"1 labels are outside the 2 class names: 2 in x.parquet:2"),
+        ([[0.5]], None, "holds list<.*double>, not class names or integers"),
+        ([[1, 0, 0], [0, 0, 0]], ["a", "b", "c"], "zeros and ones"),
+        ([[], []], None, "has no labels"),
+    ],
+)
+def test_a_bad_list_of_parquet_is_named(tmp_path, labels, names, message):
+    with pytest.raises(DataError, match=message):
+        len(Table(write(tmp_path / "x.parquet", labels, names=names)))

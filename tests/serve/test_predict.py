@@ -89,3 +89,16 @@ def test_what_is_no_image_is_named(predictor, tmp_path):
         predictor(tmp_path / "a.jpg")
     with pytest.raises(DataError, match=r"b\.jpg: cannot be read \(No such file"):
         predictor(tmp_path / "b.jpg")
+
+
+def test_a_model_of_several_labels_answers_for_each_class_by_itself(make_model, images, tmp_path):
+    model = make_model(classes=CLASSES)
+    model.probabilities = "sigmoid"
+    save(model, tmp_path / "model.safetensors")
+    spec = model.image_spec
+    batch = torch.stack([torch.from_numpy(spec.prepare(image).copy()).permute(2, 0, 1) for image in images[:3]])
+    with torch.inference_mode():
+        expected = model(spec.normalise(batch)).sigmoid().numpy()
+    found = Predictor.load(tmp_path / "model.safetensors").predict(images[:3])
+    np.testing.assert_allclose(np.stack([answer.probabilities for answer in found]), expected, rtol=1e-5)
+    assert found[0].top(3)[0][1] == found[0].probabilities.max()

@@ -43,3 +43,21 @@ def test_mixup_draws_shares_from_beta(batch):
     torch.manual_seed(0)
     losses = {round(float(task(model, images, labels).detach().sum()), 4) for _ in range(4)}
     assert len(losses) > 1
+
+
+def test_sigmoid_targets_are_every_label_of_an_image():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 4)
+    labels = torch.tensor([[1, 3], [-1, -1], [0, -1]])
+    targets = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=torch.float32)
+    for smoothing in (0.0, 0.1):
+        smooth = targets * (1 - 2 * smoothing) + smoothing
+        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+        found = Sigmoid(label_smoothing=smoothing).losses(logits, labels)
+        torch.testing.assert_close(found, each.sum(dim=1))
+
+
+def test_one_label_in_a_row_is_the_same_as_one_label(batch):
+    model, images, labels = batch
+    task = Supervised(Sigmoid())
+    assert torch.equal(task(model, images, labels), task(model, images, labels[:, None]))

@@ -73,3 +73,16 @@ def test_what_came_back_otherwise_gets_no_name(make_model, tmp_path, monkeypatch
     with pytest.raises(WeightsError, match=r"'encoder\.norm\.weight' came back otherwise"):
         convert(make_model(), tmp_path / "out", "timm")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_that_an_image_may_be_of_several_classes_is_kept(make_model, tmp_path, to):
+    model = make_model(classes=("ant", "bee", "cat"))
+    assert load(convert(model, tmp_path / "one", to)).probabilities == "softmax"
+    model.probabilities = "sigmoid"
+    written = convert(model, tmp_path / "several", to)
+    assert load(written).probabilities == ("softmax" if to == "official" else "sigmoid")
+    assert load(written, num_classes=5).probabilities == "softmax"  # a new head has yet to learn what it is for
+    if written.is_dir():
+        config = json.loads((written / "config.json").read_text())
+        assert config["problem_type"] == "multi_label_classification"

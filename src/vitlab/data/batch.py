@@ -8,15 +8,19 @@ import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
+from vitlab.data.labels import NONE, Labels, stack
 from vitlab.data.source import Pixels
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images as uint8 (normalised on the device), labels, and which rows are real: evaluation pads its last batch."""
+    """Images as uint8 (normalised on the device), labels, and which rows are real: evaluation pads its last batch.
+
+    Labels are [b], or of data with several labels an image [b, m], rows padded with -1.
+    """
 
     images: UInt8[Tensor, "b c h w"]
-    labels: Int64[Tensor, " b"]
+    labels: Int64[Tensor, "b *m"]
     valid: Bool[Tensor, " b"]
     keys: tuple[str, ...]
 
@@ -32,12 +36,12 @@ class Batch:
 
 def collate(
     images: Sequence[Pixels],
-    labels: Sequence[int],
+    labels: Labels | Sequence[int | Sequence[int]],
     keys: Sequence[str],
     size: int,
     shape: tuple[int, int] | None = None,
 ) -> Batch:
-    """Return a batch of `size` rows; rows beyond the given images are zero, with label 0 and `valid` False.
+    """Return a batch of `size` rows; rows beyond the given images are zero, with label 0 (or none of several) and `valid` False.
 
     `shape` is the height and width where there may be no image to tell them.
     """
@@ -46,8 +50,9 @@ def collate(
     rows = pixels.numpy()
     for row, image in enumerate(images):
         rows[row] = image.transpose(2, 0, 1)
-    padded = np.zeros(size, np.int64)
-    padded[: len(labels)] = labels
+    given = labels if isinstance(labels, np.ndarray) else stack(labels)
+    padded = np.full((size, *given.shape[1:]), NONE if given.ndim == 2 else 0, np.int64)
+    padded[: len(given)] = given
     return Batch(
         pixels,
         torch.from_numpy(padded),

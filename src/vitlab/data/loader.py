@@ -94,7 +94,7 @@ class TrainBatches(Dataset[Batch | ImageError]):
                 return error
             keys.append(example.key)
         at(-1)
-        return collate(images, self.labels[chosen].tolist(), keys, len(rows))
+        return collate(images, self.labels[chosen], keys, len(rows))
 
 
 class EvalBatches(Dataset[Batch | ImageError]):
@@ -116,20 +116,19 @@ class EvalBatches(Dataset[Batch | ImageError]):
     def __getitem__(self, step: int) -> Batch | ImageError:
         """Return batch `step`, or the error of its first image that cannot be decoded."""
         rows, start = self.share.rows(self.batch_size), step * self.batch_size
+        first, last = (min(start + row, len(self.source)) for row in (rows.start, rows.stop))
         images: list[Pixels] = []
-        labels: list[int] = []
         keys: list[str] = []
-        for index in range(start + rows.start, min(start + rows.stop, len(self.source))):
+        for index in range(first, last):
             at(index)
             try:
                 example = self.source.read(index)
                 images.append(self.spec.prepare(_picture(example, self.spec)))
             except ImageError as error:
                 return error
-            labels.append(example.label)
             keys.append(example.key)
         at(-1)
-        return collate(images, labels, keys, len(rows), (self.spec.height, self.spec.width))
+        return collate(images, self.source.labels[first:last], keys, len(rows), (self.spec.height, self.spec.width))
 
 
 def load(batches: TrainBatches | EvalBatches, steps: Sequence[int], workers: int = 0) -> Iterator[Batch]:

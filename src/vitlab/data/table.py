@@ -4,18 +4,20 @@ import csv
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from numpy.typing import NDArray
+from pydantic import Field
 
 from vitlab.config import nearest
+from vitlab.data.column import SEVERAL, Cells, Column, encode, from_arrow, names_in, split_cell
+from vitlab.data.labels import label_at
 from vitlab.data.path import ALIASES, DataPath, name_splits, printable, read_file
 from vitlab.data.source import Example
 from vitlab.errors import DataError, ImageError
@@ -30,29 +32,34 @@ _PATTERNS = ("*.parquet", "*/*.parquet", "metadata.jsonl", "metadata.csv", "*/me
 
 
 class Table(DataPath):
-    """Rows of an image and a label.
+    """Rows of an image and its label, or its labels.
 
     `path` is a parquet, CSV or JSONL file, or a folder of parquet files or with a metadata.csv or metadata.jsonl. In a
     folder, `subset` chooses the files of one split, told by the first word of their names ("train-00000-of-00004") or
     by their sub-folder (train/metadata.csv); "val" also finds "valid", "validation" and "dev".
 
-    Parquet: `image_column` holds the bytes of image files, or structs with `bytes`; `label_column` holds class names,
-    or integers whose names are in the schema's `huggingface` key. CSV and JSONL: `image_column`, or `file_name` where
-    there is no such column, holds the path of an image file relative to the table's folder, and inside it. Without
-    names in the schema the classes are the labels that occur, sorted.
+    Parquet: `image_column` holds the bytes of image files, or structs with `bytes`. CSV and JSONL: `image_column`, or
+    `file_name` or `path` where there is no such column, holds the path of an image file relative to the table's folder,
+    and inside it. `label_column`, or `labels` where there is no such column, holds class names, or integers whose names
+    may be in the `huggingface` key of a parquet schema. Without names in the schema the classes are the labels that
+    occur, sorted.
+
+    A column of lists (parquet, JSONL) gives an image any number of labels, also none. In CSV that is the column called
+    `labels`, with "|" between them, or any column where a `separator` is given; "|" in any other is refused.
 
     A row group of a parquet file is decoded when one of its rows is first read, and kept, up to 2 GiB of them in a
     process. A pickled table holds its settings only, so worker processes copy no data.
 
     Raises, on first use:
         DataError: there is no such file, subset or column; a file cannot be read; a label is missing, of another type
-            than the others or without a class name; there are no rows, or only one class; a file name leads out of
-            the table's folder.
+            than the others or without a class name; lists are zeros and ones instead of class numbers; there are no
+            rows, or only one class; a file name leads out of the table's folder.
     """
 
     type: Literal["Table"] = "Table"
     image_column: str = "image"
     label_column: str = "label"
+    separator: Annotated[str, Field(min_length=1)] | None = None
 
     def __init__(self, path: Path | str | None = None, **fields: Any) -> None:
         super().__init__(path, **fields)
@@ -73,7 +80,7 @@ class Table(DataPath):
             ImageError: the row holds no image, or its file cannot be read.
         """
         data, key = self.listing.read(int(self.indices[index]))
-        return Example(data, int(self.labels[index]), key)
+        return Example(data, label_at(self.labels, index), key)
 
 
 def find_splits(path: Path) -> dict[str, str]:
@@ -135,20 +142,22 @@ class _Parquet:
         self._groups: list[tuple[int, int, int]] = []  # file, row group in it, first row of that
         self._starts = [0]  # of the row groups, over all files
         self._cache: dict[int, Any] = {}
-        labels: list[NDArray[Any]] = []
+        labels: list[Column] = []
         names: dict[tuple[str, ...] | None, Path] = {}
         for file in files:
             metadata, column, classes = _describe(file, table)
+            first = self._starts[-1]
             for group in range(metadata.num_row_groups):
-                self._groups.append((len(self._metadata), group, self._starts[-1] - sum(map(len, labels))))
+                self._groups.append((len(self._metadata), group, self._starts[-1] - first))
                 self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
             self._metadata.append(metadata)
-            labels.append(_values(column, file, table.label_column))
+            labels.append(column)
             names.setdefault(classes, file)
-        if len(names) > 1 or len({values.dtype for values in labels}) > 1:
+        if len(names) > 1 or len({(part.values.dtype, part.counts is None) for part in labels}) > 1:
             raise DataError(table.path, "holds files with labels of different types or classes", "convert them")
-        values = np.concatenate(labels)
-        self.classes, self.labels = _encode(table, values, next(iter(names)), self._key)
+        counts = [part.counts for part in labels if part.counts is not None]
+        column = Column(np.concatenate([part.values for part in labels]), np.concatenate(counts) if counts else None)
+        self.classes, self.labels = encode(str(table), column, next(iter(names)), self._key)
 
     def read(self, index: int) -> tuple[bytes, str]:
         number = bisect_right(self._starts, index) - 1
@@ -182,12 +191,13 @@ class _Parquet:
         return chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks)
 
 
-def _describe(file: Path, table: Table) -> tuple[Any, Any, tuple[str, ...] | None]:
+def _describe(file: Path, table: Table) -> tuple[Any, Column, tuple[str, ...] | None]:
     """Return what a parquet file says of itself, its label column, and the class names in its schema."""
     with _reading(file):
         metadata = _parquet.read_metadata(file)
         schema: Any = metadata.schema.to_arrow_schema()
-    _check_columns(file, schema.names, table.image_column, table.label_column)
+    label = _named(schema.names, table.label_column, SEVERAL)
+    _check_columns(file, schema.names, table.image_column, label)
     kind: Any = schema.field(table.image_column).type
     content = kind.field("bytes").type if _types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
     if not (_types.is_binary(content) or _types.is_large_binary(content)):
@@ -195,26 +205,9 @@ def _describe(file: Path, table: Table) -> tuple[Any, Any, tuple[str, ...] | Non
         raise DataError(file, what, "choose another image_column, or convert it")
     with _reading(file), _parquet.ParquetFile(file, metadata=metadata, memory_map=True) as reader:
         # A thread of pyarrow would not survive the fork of a worker process, so none is used.
-        column = reader.read(columns=[table.label_column], use_threads=False).column(0)
-    try:
-        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][table.label_column]["names"]
-    except (KeyError, TypeError, ValueError):
-        return metadata, column, None
-    return metadata, column, tuple(map(str, names))
-
-
-def _values(column: Any, file: Path, name: str) -> NDArray[Any]:
-    """Return a label column: int64, or objects that are strings."""
-    kind = column.type.value_type if _types.is_dictionary(column.type) else column.type
-    plain = {True: pa.int64(), False: pa.string()}[_types.is_integer(kind)]
-    if not (_types.is_integer(kind) or _types.is_string(kind) or _types.is_large_string(kind)):
-        what = f"column '{name}' holds {column.type}, not class names or integers"
-        raise DataError(file, what, "choose another label_column, or convert it")
-    if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise DataError(f"{file}:{row}", f"column '{name}' holds no label in this row", "add it, or remove the row")
+        column = reader.read(columns=[label], use_threads=False).column(0)
     with _reading(file):
-        return column.cast(plain).to_numpy()
+        return metadata, from_arrow(column, file, label), names_in(schema.metadata, label)
 
 
 class _FileNames:
@@ -224,24 +217,20 @@ class _FileNames:
         self._root = table.path if table.path.is_dir() else table.path.parent
         self._names: list[str] = []
         rows: list[str] = []
-        labels: list[int | str] = []
+        cells = Cells()
         for file in files:
             for number, values in enumerate(_rows(file)):
                 row = f"{file}:{number}"
-                image = table.image_column if table.image_column in values else "file_name"
-                _check_columns(row, list(values), image, table.label_column)
+                image = _named(values, table.image_column, "file_name", "path")
+                label = _named(values, table.label_column, SEVERAL)
+                _check_columns(row, list(values), image, label)
                 self._names.append((file.parent / _inside(values[image], row)).relative_to(self._root).as_posix())
-                label = values[table.label_column]
-                if label in (None, "") or not isinstance(label, str | int) or isinstance(label, bool):
-                    what = f"column '{table.label_column}' holds {label!r} in this row, not a class name or an integer"
-                    raise DataError(row, what, "correct it, or remove the row")
-                if labels and type(label) is not type(labels[0]):
-                    what = f"label {label!r} is of another type than {labels[0]!r} above"
-                    raise DataError(row, what, "write all as names, or all as integers")
+                cell = values[label]
+                if file.suffix.lower() == ".csv":
+                    cell = split_cell(cell, row, label, table.separator)
+                cells.add(cell, row, label)
                 rows.append(row)
-                labels.append(label)
-        values = np.array(labels, object if labels and isinstance(labels[0], str) else np.int64)
-        self.classes, self.labels = _encode(table, values, None, rows.__getitem__)
+        self.classes, self.labels = encode(str(table), cells.column(), None, rows.__getitem__)
 
     def read(self, index: int) -> tuple[bytes, str]:
         return read_file(self._root / self._names[index]), printable(self._names[index])
@@ -271,26 +260,9 @@ def _inside(name: object, row: str) -> str:
     return name
 
 
-def _encode(
-    table: Table, values: NDArray[Any], names: tuple[str, ...] | None, row: Callable[[int], str]
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return class names and labels for the values of a label column; `row` names a row in errors."""
-    if not len(values):
-        raise DataError(str(table), "has no rows", "give a table with images")
-    if names is not None and values.dtype == np.int64:
-        outside = np.flatnonzero((values < 0) | (values >= len(names)))
-        if len(outside):
-            first = int(outside[0])
-            what = f"{len(outside)} labels are outside the {len(names)} class names: {values[first]} in {row(first)}"
-            raise DataError(str(table), what, "choose a subset that has labels, or correct them")
-        classes, labels = names, values
-    else:
-        found, labels = np.unique(values, return_inverse=True)
-        classes = tuple(map(str, found))
-    if len(classes) < 2:
-        what = f"has only one class ({', '.join(classes)}): there is nothing to learn"
-        raise DataError(str(table), what, "give two or more")
-    return classes, labels.astype(np.int64)
+def _named(names: Collection[str], *wanted: str) -> str:
+    """Return the first of `wanted` that is among the columns `names`, else the last but one: the one to ask for."""
+    return next((name for name in wanted if name in names), wanted[-2])
 
 
 def _check_columns(where: Path | str, names: Sequence[str], *wanted: str) -> None:
