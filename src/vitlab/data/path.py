@@ -1,6 +1,7 @@
 """A data set at a path: what class folders and tables share. Its subsets and parts, and reading its files."""
 
 import os
+import re
 import stat
 from abc import abstractmethod
 from functools import cached_property
@@ -144,6 +145,34 @@ def printable(name: str) -> str:
     if name.isprintable():
         return name
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+
+
+def inside(name: object, row: str) -> str:
+    """Return `name`, of an image in a table, if it is a path that stays inside the folder it is relative to.
+
+    Raises:
+        DataError: it leads out of that folder, or is none; `row` names where it stands.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(row, "holds no file name in this row", "add it, or remove the row")
+    if re.match(r"[\\/]|[A-Za-z]:", name) or ".." in re.split(r"[\\/]", name) or "\0" in name:
+        what = f"file name {name!r} leads out of the table's folder"
+        raise DataError(row, what, "move the image into that folder, and name it relative to it")
+    return name
+
+
+def read_beside(folder: Path, name: str, row: str) -> bytes:
+    """Return the image file that the row `row` of a table in `folder` names.
+
+    Raises:
+        ImageError: the name leads out of `folder`, or the file cannot be read.
+    """
+    try:
+        return read_file(folder / inside(name, row))
+    except ImageError:
+        raise
+    except DataError as error:
+        raise ImageError(error.where, error.what, error.remedy) from None
 
 
 def read_file(path: Path) -> bytes:

@@ -3,46 +3,48 @@
 import csv
 import json
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from vitlab.config import nearest
-from vitlab.data.path import ALIASES, DataPath, name_splits, printable, read_file
+from vitlab.data.arrow import ArrowRows, open_arrow
+from vitlab.data.parquet import ParquetRows, open_parquet
+from vitlab.data.path import ALIASES, DataPath, inside, name_splits, printable, read_file
+from vitlab.data.schema import check_alike, check_columns, reading
 from vitlab.data.source import Example
-from vitlab.errors import DataError, ImageError
+from vitlab.errors import DataError
 
-_parquet: Any = pyarrow.parquet  # the stubs of pyarrow are incomplete
 _types: Any = pa.types
 
-SUFFIXES = (".parquet", ".csv", ".jsonl")
-_CACHE_BYTES = 2 << 30  # of decoded row groups that a process keeps
+SUFFIXES = (".parquet", ".arrow", ".csv", ".jsonl")
 # In a folder the first of these that matches anything is the table, so that labels never come from two places.
-_PATTERNS = ("*.parquet", "*/*.parquet", "metadata.jsonl", "metadata.csv", "*/metadata.jsonl", "*/metadata.csv")
+_DEEP = tuple(folders + suffix for suffix in ("*.parquet", "*.arrow") for folders in ("", "*/", "*/*/"))
+_PATTERNS = (*_DEEP, "metadata.jsonl", "metadata.csv", "*/metadata.jsonl", "*/metadata.csv")
 
 
 class Table(DataPath):
     """Rows of an image and a label.
 
-    `path` is a parquet, CSV or JSONL file, or a folder of parquet files or with a metadata.csv or metadata.jsonl. In a
-    folder, `subset` chooses the files of one split, told by the first word of their names ("train-00000-of-00004") or
-    by their sub-folder (train/metadata.csv); "val" also finds "valid", "validation" and "dev".
+    `path` is a parquet, Arrow, CSV or JSONL file, or a folder of parquet files, of what `datasets.save_to_disk` wrote, or
+    with a metadata.csv or metadata.jsonl; the files may be in its sub-folders, two deep. `subset` chooses the files of
+    one split, told by the first word of their names ("train-00000-of-00294") or by a folder above them ("data/train");
+    "val" also finds "valid", "validation" and "dev".
 
-    Parquet: `image_column` holds the bytes of image files, or structs with `bytes`; `label_column` holds class names,
-    or integers whose names are in the schema's `huggingface` key. CSV and JSONL: `image_column`, or `file_name` where
-    there is no such column, holds the path of an image file relative to the table's folder, and inside it. Without
-    names in the schema the classes are the labels that occur, sorted.
+    Parquet and Arrow: `image_column` holds the bytes of image files, or structs with `bytes`, or with the `path` of a file
+    inside the folder of the table's file; `label_column` holds class names, or integers whose names are in the schema's
+    `huggingface` key. CSV and JSONL: `image_column`, or `file_name` where there is no such column, holds the path of an
+    image file relative to the table's folder, and inside it. Without names in the schema the classes are the labels that
+    occur, sorted.
 
-    A row group of a parquet file is decoded when one of its rows is first read, and kept, up to 2 GiB of them in a
-    process. A pickled table holds its settings only, so worker processes copy no data.
+    Opening reads the labels and no image. Of a parquet file a read decodes one page, of about a mebibyte, and keeps the
+    last of them (see `ParquetRows`); Arrow files are mapped, and must not change while they are read. A pickled table
+    holds its settings only, so worker processes copy no data.
 
     Raises, on first use:
         DataError: there is no such file, subset or column; a file cannot be read; a label is missing, of another type
@@ -61,10 +63,10 @@ class Table(DataPath):
         return {**super().__getstate__(), "__dict__": self._settings()}
 
     @cached_property
-    def listing(self) -> "_Parquet | _FileNames":
+    def listing(self) -> "_Stored | _FileNames":
         """The labels, the class names, and how to read an image."""
         files = _files(self.path, self.subset)
-        return (_Parquet if files[0].suffix.lower() == ".parquet" else _FileNames)(self, files)
+        return (_Stored if files[0].suffix.lower() in (".parquet", ".arrow") else _FileNames)(self, files)
 
     def read(self, index: int) -> Example:
         """Return the row at `index`; its key is its file and row number, or the file name in the row.
@@ -93,9 +95,10 @@ def table_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
     for pattern in _PATTERNS:
-        found = [file for file in path.glob(pattern) if not any(part.startswith(".") for part in file.parts[-2:])]
+        found = [file.relative_to(path) for file in path.glob(pattern)]
+        found = [file for file in found if not file.name.startswith("cache-") and not str(file).startswith(".")]
         if found:
-            return sorted(found)
+            return [path / file for file in sorted(found)]
     return []
 
 
@@ -103,7 +106,7 @@ def _split_name(file: Path, root: Path) -> str | None:
     """Return what `file` of the folder `root` calls its split, if it is one."""
     if file == root:
         return None
-    words = [re.split(r"[-_.]", file.name)[0]] + [file.parent.name] * (file.parent != root)
+    words = [re.split(r"[-_.]", file.name)[0], *reversed(file.relative_to(root).parts[:-1])]
     return next((word for word in words if word.lower() in ALIASES), None)
 
 
@@ -125,96 +128,40 @@ def _files(path: Path, subset: str | None) -> list[Path]:
     return chosen
 
 
-class _Parquet:
-    """The rows of parquet files."""
-
-    def __init__(self, table: Table, files: Sequence[Path]) -> None:
-        self._files = files
-        self._image = table.image_column
-        self._metadata: list[Any] = []
-        self._groups: list[tuple[int, int, int]] = []  # file, row group in it, first row of that
-        self._starts = [0]  # of the row groups, over all files
-        self._cache: dict[int, Any] = {}
-        labels: list[NDArray[Any]] = []
-        names: dict[tuple[str, ...] | None, Path] = {}
-        for file in files:
-            metadata, column, classes = _describe(file, table)
-            for group in range(metadata.num_row_groups):
-                self._groups.append((len(self._metadata), group, self._starts[-1] - sum(map(len, labels))))
-                self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
-            self._metadata.append(metadata)
-            labels.append(_values(column, file, table.label_column))
-            names.setdefault(classes, file)
-        if len(names) > 1 or len({values.dtype for values in labels}) > 1:
-            raise DataError(table.path, "holds files with labels of different types or classes", "convert them")
-        values = np.concatenate(labels)
-        self.classes, self.labels = _encode(table, values, next(iter(names)), self._key)
-
-    def read(self, index: int) -> tuple[bytes, str]:
-        number = bisect_right(self._starts, index) - 1
-        data = self._group(number)[index - self._starts[number]].as_py()
-        if not data:
-            raise ImageError(self._key(index), f"column '{self._image}' holds no image in this row", "remove the row")
-        return data, self._key(index)
-
-    def _key(self, index: int) -> str:
-        number = bisect_right(self._starts, index) - 1
-        file, _, row = self._groups[number]
-        return f"{printable(self._files[file].name)}:{row + index - self._starts[number]}"
-
-    def _group(self, number: int) -> Any:
-        """Return the images of a row group; of those kept, the ones used longest ago make room."""
-        images = self._cache.pop(number, None)
-        if images is None:
-            images = self._load(number)
-            used = sum(group.nbytes for group in self._cache.values())
-            while self._cache and used + images.nbytes > _CACHE_BYTES:
-                used -= self._cache.pop(next(iter(self._cache))).nbytes
-        self._cache[number] = images
-        return images
-
-    def _load(self, number: int) -> Any:
-        place, group, _ = self._groups[number]
-        file = self._files[place]
-        with _reading(file), _parquet.ParquetFile(file, metadata=self._metadata[place], memory_map=True) as reader:
-            column = reader.read_row_group(group, columns=[self._image], use_threads=False).column(0)
-        chunks = [chunk.field("bytes") if _types.is_struct(chunk.type) else chunk for chunk in column.chunks]
-        return chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks)
-
-
-def _describe(file: Path, table: Table) -> tuple[Any, Any, tuple[str, ...] | None]:
-    """Return what a parquet file says of itself, its label column, and the class names in its schema."""
-    with _reading(file):
-        metadata = _parquet.read_metadata(file)
-        schema: Any = metadata.schema.to_arrow_schema()
-    _check_columns(file, schema.names, table.image_column, table.label_column)
-    kind: Any = schema.field(table.image_column).type
-    content = kind.field("bytes").type if _types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
-    if not (_types.is_binary(content) or _types.is_large_binary(content)):
-        what = f"column '{table.image_column}' holds {kind}, not the bytes of image files"
-        raise DataError(file, what, "choose another image_column, or convert it")
-    with _reading(file), _parquet.ParquetFile(file, metadata=metadata, memory_map=True) as reader:
-        # A thread of pyarrow would not survive the fork of a worker process, so none is used.
-        column = reader.read(columns=[table.label_column], use_threads=False).column(0)
-    try:
-        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][table.label_column]["names"]
-    except (KeyError, TypeError, ValueError):
-        return metadata, column, None
-    return metadata, column, tuple(map(str, names))
-
-
 def _values(column: Any, file: Path, name: str) -> NDArray[Any]:
     """Return a label column: int64, or objects that are strings."""
     kind = column.type.value_type if _types.is_dictionary(column.type) else column.type
-    plain = {True: pa.int64(), False: pa.string()}[_types.is_integer(kind)]
     if not (_types.is_integer(kind) or _types.is_string(kind) or _types.is_large_string(kind)):
         what = f"column '{name}' holds {column.type}, not class names or integers"
         raise DataError(file, what, "choose another label_column, or convert it")
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise DataError(f"{file}:{row}", f"column '{name}' holds no label in this row", "add it, or remove the row")
-    with _reading(file):
-        return column.cast(plain).to_numpy()
+    with reading(file):
+        if _types.is_integer(kind):
+            return column.cast(pa.int64()).to_numpy()
+        parts = [chunk if _types.is_dictionary(chunk.type) else chunk.dictionary_encode() for chunk in column.chunks]
+        names = [np.array(part.dictionary.to_pylist(), object)[part.indices.to_numpy()] for part in parts]
+        return np.concatenate(
+            [np.empty(0, object), *names]
+        )  # a name is there once, however often it stands in the file
+
+
+class _Stored:
+    """The rows of files that hold images."""
+
+    def __init__(self, table: Table, files: Sequence[Path]) -> None:
+        columns = (table.image_column, table.label_column)
+        if files[0].suffix.lower() == ".arrow":
+            opened = open_arrow(files, *columns)
+            rows = ArrowRows.of_files(opened)
+        else:
+            opened = open_parquet(files, *columns)
+            rows = ParquetRows([chunk for each in opened for chunk in each.images])
+        values = [_values(each.labels, each.file, table.label_column) for each in opened]
+        check_alike(opened)
+        self.classes, self.labels = _encode(table, np.concatenate(values), opened[0].names, rows.key)
+        self.read = rows.read
 
 
 class _FileNames:
@@ -229,8 +176,8 @@ class _FileNames:
             for number, values in enumerate(_rows(file)):
                 row = f"{file}:{number}"
                 image = table.image_column if table.image_column in values else "file_name"
-                _check_columns(row, list(values), image, table.label_column)
-                self._names.append((file.parent / _inside(values[image], row)).relative_to(self._root).as_posix())
+                check_columns(row, list(values), image, table.label_column)
+                self._names.append((file.parent / inside(values[image], row)).relative_to(self._root).as_posix())
                 label = values[table.label_column]
                 if label in (None, "") or not isinstance(label, str | int) or isinstance(label, bool):
                     what = f"column '{table.label_column}' holds {label!r} in this row, not a class name or an integer"
@@ -248,7 +195,7 @@ class _FileNames:
 
 
 def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
-    with _reading(file), file.open(encoding="utf-8-sig", newline="") as lines:
+    with reading(file), file.open(encoding="utf-8-sig", newline="") as lines:
         if file.suffix.lower() == ".csv":
             yield from csv.DictReader(lines)
             return
@@ -259,16 +206,6 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
             if not isinstance(values, dict):
                 raise DataError(f"{file}:{number}", "holds no JSON object in this line", "write {...} on every line")
             yield cast(dict[str, Any], values)
-
-
-def _inside(name: object, row: str) -> str:
-    """Return `name` if it is a path that stays inside the folder it is relative to."""
-    if not isinstance(name, str) or not name.strip():
-        raise DataError(row, "holds no file name in this row", "add it, or remove the row")
-    if re.match(r"[\\/]|[A-Za-z]:", name) or ".." in re.split(r"[\\/]", name) or "\0" in name:
-        what = f"file name {name!r} leads out of the table's folder"
-        raise DataError(row, what, "move the image into that folder, and name it relative to it")
-    return name
 
 
 def _encode(
@@ -285,26 +222,11 @@ def _encode(
             raise DataError(str(table), what, "choose a subset that has labels, or correct them")
         classes, labels = names, values
     else:
-        found, labels = np.unique(values, return_inverse=True)
+        found = sorted(set(values.tolist()))
+        place = {value: index for index, value in enumerate(found)}
+        labels = np.fromiter(map(place.__getitem__, values.tolist()), np.int64, len(values))
         classes = tuple(map(str, found))
     if len(classes) < 2:
         what = f"has only one class ({', '.join(classes)}): there is nothing to learn"
         raise DataError(str(table), what, "give two or more")
-    return classes, labels.astype(np.int64)
-
-
-def _check_columns(where: Path | str, names: Sequence[str], *wanted: str) -> None:
-    for name in wanted:
-        if name not in names:
-            remedy = f"choose image_column and label_column from {', '.join(names)}"
-            raise DataError(where, f"has no column '{name}'", remedy)
-
-
-@contextmanager
-def _reading(file: Path) -> Generator[None, None, None]:
-    try:
-        yield
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        what = f"cannot be read as {file.suffix[1:]} ({reason})"
-        raise DataError(file, what, "check its format, or fetch it again") from None
+    return classes, labels
