@@ -55,7 +55,10 @@ def override(settings: S, changes: Sequence[str]) -> S:
         path, sign, text = change.partition("=")
         if not sign:
             raise SettingsError("--set", f"'{change}' has no '='", "write --set path.to.field=value")
-        _assign(data, path.strip().split("."), _value(text.strip()), change, chosen)
+        names, before = path.strip().split("."), len(chosen)
+        _assign(data, names, _value(text.strip()), change, chosen)
+        for part in chosen[before:]:  # what it is made of must be there to be chosen too
+            part.update(_defaults(type(settings), names, part["type"]))
     return parse(type(settings), data, "--set")
 
 
@@ -138,6 +141,16 @@ def _choose(part: Json, kind: Any, chosen: list[Json]) -> None:
         chosen.append(part)
 
 
+def _defaults(root: type[Settings], path: list[str], kind: str) -> Json:
+    """Return the default options of the `kind` that was chosen at `path`, or at its `type`."""
+    holders = [root]
+    for name in path[:-1] if path[-1] == "type" else path:
+        fields = [holder.model_fields[name] for holder in holders if name in holder.model_fields]
+        holders = [part for field in fields for part in _settings_classes(field.annotation)]
+    chosen = next((holder for holder in holders if _is_kind(holder, kind)), None)
+    return {} if chosen is None else chosen.model_construct().model_dump(mode="json")
+
+
 def _leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(data, dict) and data:
         for name, value in data.items():
@@ -167,6 +180,8 @@ def _explain(kind: type[Settings], error: ValidationError, where: str | Path) ->
         return SettingsError(
             where, f"'{path}' has no kind '{context.get('tag')}'", nearest(str(context.get("tag")), kinds)
         )
+    if problem["type"] == "union_tag_not_found":
+        return SettingsError(where, f"'{path}' has no type", 'name its kind, or write {"type": …} with its options')
     message = problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], Mapping | Settings):  # several fields together: what they are is not one value
         return SettingsError(where, f"'{path}': {message}" if path else message, "")

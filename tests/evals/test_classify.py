@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from vitlab.errors import BadImagesError, DataError
-from vitlab.evals.classify import Accuracy, Predictions, classify, wilson_interval
+from vitlab.evals.classify import Accuracy, Predictions, classify
+from vitlab.evals.interval import wilson_interval
 from vitlab.models.classifier import build
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from vitlab.evals.classify import Predictions
-from vitlab.studies.report import Evaluation, render, write_report
+from vitlab.studies.findings import Evaluation
+from vitlab.studies.report import render, write_report
 
 NASTY = ("<script>alert(1)</script>", "a & b", 'say "hi"')
 

@@ -185,9 +185,9 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_last_checkpoint_whole(g
 
     losses, calls = Softmax.losses, []
 
-    def poisoned(objective, logits, labels):
+    def poisoned(objective, logits, labels, weights):
         calls.append(None)
-        return losses(objective, logits, labels) * (np.inf if len(calls) == 5 else 1)
+        return losses(objective, logits, labels, weights) * (np.inf if len(calls) == 5 else 1)
 
     monkeypatch.setattr(Softmax, "losses", poisoned)
     with pytest.raises(NonFiniteError, match="step 4: loss inf"):

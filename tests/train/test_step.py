@@ -88,8 +88,8 @@ def test_a_gradient_that_is_no_number_is_found_behind_a_finite_loss(
 ):
     losses = Softmax.losses
 
-    def steep(objective, logits, labels):
-        return losses(objective, logits, labels) + torch.sqrt(logits.sum(dim=1) * 0)
+    def steep(objective, logits, labels, weights):
+        return losses(objective, logits, labels, weights) + torch.sqrt(logits.sum(dim=1) * 0)
 
     monkeypatch.setattr(Softmax, "losses", steep)
     settings, state = make_training(), make_state()

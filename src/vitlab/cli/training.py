@@ -73,7 +73,9 @@ def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None
     say(f"recipe   {planned.settings.recipe}{fresh}")
     for line in planned.differences:
         say(f"         changed {line}")
-    say(f"data     {planned.train}: {len(planned.train):,} images, {len(planned.train.classes)} classes")
+    labels = planned.train.labels
+    several = f", up to {labels.shape[1]} labels an image: loss {training.objective.type}" if labels.ndim == 2 else ""
+    say(f"data     {planned.train}: {len(planned.train):,} images, {len(planned.train.classes)} classes{several}")
     for name, source in planned.evals.items():
         say(f"{name:8} {source}: {len(source):,} images")
     say(f"model    {model.describe()}")
@@ -87,17 +89,13 @@ def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None
 
 def _finish(result: "RunResult", differences: list[str], say: Callable[[str], None]) -> None:
     """Write the report and say what came out and where it is."""
-    from vitlab.evals.classify import wilson_interval
-    from vitlab.studies.report import Evaluation, write_report
+    from vitlab.studies.findings import Evaluation
+    from vitlab.studies.report import write_report
 
     evaluation = None
     for name, predictions in result.predictions.items():
         evaluation = evaluation or Evaluation(name, result.sources[name], predictions)
-        low, high = wilson_interval(predictions.top(1), len(predictions.labels))
-        say(
-            f"{name}: top-1 {100 * predictions.top(1):.1f} % on {len(predictions.labels):,} images "
-            f"(95 % interval {100 * low:.1f}–{100 * high:.1f}), top-5 {100 * predictions.top(5):.1f} %"
-        )
+        say(f"{name}: {predictions.summary()}")
     if not result.sources:
         return  # it was finished before
     for name in result.sources if not result.predictions else ():

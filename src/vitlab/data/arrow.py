@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.ipc
 
+from vitlab.data.column import SEVERAL, from_arrow, names_in
 from vitlab.data.path import printable, read_beside
-from vitlab.data.schema import Opened, check_columns, check_images, class_names, reading
+from vitlab.data.schema import Opened, check_columns, check_images, first_of, reading
 from vitlab.errors import ImageError
 
 _ipc: Any = pyarrow.ipc  # the stubs of pyarrow are incomplete
@@ -35,15 +36,16 @@ def _open(file: Path, image_column: str, label_column: str) -> Opened:
     with reading(file):
         content: Any = pa.memory_map(str(file))
         schema = _ipc.open_stream(content).schema
-    check_columns(file, schema.names, image_column, label_column)
+    label = first_of(schema.names, label_column, SEVERAL)
+    check_columns(file, schema.names, image_column, label)
     check_images(file, schema, image_column)
     with reading(file):
         _check_messages(content)
         content.seek(0)
-        wanted = sorted(schema.get_field_index(name) for name in (image_column, label_column))
+        wanted = sorted(schema.get_field_index(name) for name in (image_column, label))
         rows = _ipc.open_stream(content, options=_ipc.IpcReadOptions(included_fields=wanted)).read_all()
         rows.validate(full=True)  # else an offset may lead out of the file
-    return Opened(file, rows[image_column], rows[label_column], class_names(schema.metadata, label_column))
+        return Opened(file, rows[image_column], from_arrow(rows[label], file, label), names_in(schema.metadata, label))
 
 
 def _check_messages(content: Any) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from vitlab.data.column import SEVERAL, from_arrow, names_in
 from vitlab.data.pages import CODECS, DAMAGE, ENCODINGS, Chunk, Page, Pages, Value, find_pages, read_page
 from vitlab.data.path import printable, read_beside
-from vitlab.data.schema import Opened, check_columns, check_images, class_names, reading
+from vitlab.data.schema import Opened, check_columns, check_images, first_of, reading
 from vitlab.errors import DataError, ImageError
 
 _parquet: Any = pyarrow.parquet  # the stubs of pyarrow are incomplete
@@ -42,21 +43,23 @@ def _open(file: Path, image_column: str, label_column: str) -> Opened:
     with reading(file):
         metadata: Any = _parquet.read_metadata(file)
         schema = metadata.schema.to_arrow_schema()
-    check_columns(file, schema.names, image_column, label_column)
+    label = first_of(schema.names, label_column, SEVERAL)
+    check_columns(file, schema.names, image_column, label)
     nested = check_images(file, schema, image_column)
     size = file.stat().st_size
     if metadata.num_rows > max(_FEW_ROWS, size * _MAX_ROWS_PER_BYTE):
         raise DataError(file, f"claims to hold {metadata.num_rows:,} rows in {size:,} bytes", "fetch it again")
     # Names in a dictionary stay there: a name of a megabyte that a million rows have would be a terabyte.
-    names = [label_column] if _is_text(schema.field(label_column).type) else None
+    names = [label] if _is_text(schema.field(label).type) else None
     with reading(file):
         images = _chunks(file, metadata, f"{image_column}.bytes" if nested else image_column)
         with _parquet.ParquetFile(file, metadata=metadata, read_dictionary=names, memory_map=True) as reader:
             # A thread of pyarrow would not survive the fork of a worker process, so none is used.
-            labels = reader.read(columns=[label_column], use_threads=False).column(0)
+            labels = reader.read(columns=[label], use_threads=False).column(0)
     if len(labels) != sum(chunk.rows for chunk in images):
         raise DataError(file, f"holds {len(labels):,} labels, and another number of images", "fetch it again")
-    return Opened(file, images, labels, class_names(schema.metadata, label_column))
+    with reading(file):
+        return Opened(file, images, from_arrow(labels, file, label), names_in(schema.metadata, label))
 
 
 def _is_text(kind: Any) -> bool:

@@ -26,7 +26,7 @@ ALIASES = frozenset(name for names in SPLITS.values() for name in names)
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a FIFO must not block
 _MAX_BYTES = 1 << 30  # read of one file; what an image may have is decided when it is decoded
 
-D = TypeVar("D", bound="DataPath")
+D = TypeVar("D", bound="Listed")
 
 
 @runtime_checkable
@@ -44,31 +44,31 @@ class Listing(Protocol):
         ...
 
 
-class DataPath(Settings):
-    """A data set at a path: `subset` names one of its ready splits, `part` one side of a split made by us.
+class Listed(Settings):
+    """A data set that is listed once, on first use: `subset` names one of its ready splits, `part` one side of a split by us.
 
-    It can be made before it exists, from Python or JSON; what is there is listed once, on first use.
+    It can be made before it exists, from Python or JSON.
     """
 
-    path: Path
     subset: str | None = None
     part: Part | None = None
 
-    def __init__(self, path: Path | str | None = None, **fields: Any) -> None:
-        super().__init__(**(fields if path is None else {"path": path, **fields}))
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where the whole subset is, in words."""
 
     def __str__(self) -> str:
-        name = str(self.path / self.subset) if self.subset else str(self.path)
         if self.part is None:
-            return name
+            return self.place
         share = self.part.fraction if self.part.side == "test" else 1 - self.part.fraction
-        return f"{name} ({self.part.side} {share:.0%})"
+        return f"{self.place} ({self.part.side} {share:.0%})"
 
     def __eq__(self, other: object) -> bool:  # of the settings alone, whether listed yet or not
-        return type(self) is type(other) and self._settings() == cast(DataPath, other)._settings()
+        return type(self) is type(other) and self._settings() == cast(Listed, other)._settings()
 
     def __hash__(self) -> int:
-        return hash((self.path, self.subset, self.part))
+        return hash(tuple(self._settings().values()))
 
     def __copy__(self: D) -> D:  # what model_copy(update=...) starts from: not listed yet
         return type(self)(**self._settings())
@@ -82,7 +82,7 @@ class DataPath(Settings):
     @cached_property
     @abstractmethod
     def listing(self) -> Listing:
-        """What is at the path and in the subset, whatever the part."""
+        """What is in the subset, whatever the part."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -122,6 +122,20 @@ class DataPath(Settings):
     def _side(self: D, side: Literal["train", "test"], fraction: float, seed: int) -> D:
         part = parse(Part, {"side": side, "fraction": fraction, "seed": seed}, "split")
         return self.model_copy(update={"part": part})
+
+
+class DataPath(Listed):
+    """A data set at a path."""
+
+    path: Path
+
+    def __init__(self, path: Path | str | None = None, **fields: Any) -> None:
+        super().__init__(**(fields if path is None else {"path": path, **fields}))
+
+    @property
+    def place(self) -> str:
+        """The path, with the name of the subset."""
+        return str(self.path / self.subset) if self.subset else str(self.path)
 
 
 def name_splits(path: Path, names: list[str]) -> dict[str, str]:

@@ -1,27 +1,32 @@
 """Schema: what the columns of a table must be, and that all files of a table agree on them."""
 
 import csv
-import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
+from vitlab.data.column import Column
 from vitlab.errors import DataError
 
 _types: Any = pa.types
 
 
 class Opened(NamedTuple):
-    """A file of a table: where its images are, its label column, and the class names in its schema."""
+    """A file of a table: where its images are, its labels, and the class names in its schema."""
 
     file: Path
     images: Any  # as its reader finds them
-    labels: Any
+    labels: Column
     names: tuple[str, ...] | None
+
+
+def first_of(names: Collection[str], *wanted: str) -> str:
+    """Return the first of `wanted` that is among the columns `names`, else the last but one: the one to ask for."""
+    return next((name for name in wanted if name in names), wanted[-2])
 
 
 def check_columns(where: Path | str, names: Sequence[str], *wanted: str) -> None:
@@ -47,20 +52,6 @@ def check_images(where: Path | str, schema: Any, column: str) -> bool:
     return nested
 
 
-def class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...] | None:
-    """Return the class names of `column` in the `huggingface` key of a schema, None where there are none."""
-    return _names((metadata or {}).get(b"huggingface", b""), column)
-
-
-@lru_cache(maxsize=8)  # a thousand files say the same: once in memory, and read once
-def _names(text: bytes, column: str) -> tuple[str, ...] | None:
-    try:
-        names = json.loads(text)["info"]["features"][column]["names"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    return tuple(map(str, names)) if isinstance(names, list) else None
-
-
 def check_alike(files: Sequence[Opened]) -> None:
     """Refuse the first of `files` whose labels are not of the kind and classes of those before it.
 
@@ -69,8 +60,8 @@ def check_alike(files: Sequence[Opened]) -> None:
     """
     first = files[0]
     for each in files:
-        if _types.is_integer(_plain(each)) != _types.is_integer(_plain(first)):
-            what = f"has labels of another type than {first.file.name}: {_plain(each)}, not {_plain(first)}"
+        if _kind(each.labels) != _kind(first.labels):
+            what = f"has labels of another type than {first.file.name}: {_kind(each.labels)}, not {_kind(first.labels)}"
         elif each.names == first.names:
             continue
         elif each.names is None or first.names is None or len(each.names) != len(first.names):
@@ -83,9 +74,9 @@ def check_alike(files: Sequence[Opened]) -> None:
         raise DataError(each.file, what, "convert one of the two, or move it away")
 
 
-def _plain(file: Opened) -> Any:
-    kind = file.labels.type
-    return kind.value_type if _types.is_dictionary(kind) else kind
+def _kind(labels: Column) -> str:
+    values = "integers" if labels.values.dtype == np.int64 else "class names"
+    return values if labels.counts is None else f"lists of {values}"
 
 
 @contextmanager

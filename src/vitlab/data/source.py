@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from vitlab.config import Settings, nearest
+from vitlab.data.labels import NONE, Label, Labels, count_labels, is_multi_label, strata
 from vitlab.errors import DataError
 
 Pixels = NDArray[np.uint8]
@@ -16,10 +17,13 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled image: the bytes of its file, or its pixels (uint8 [h, w, 3]) where there is none; `key` names it."""
+    """One labelled image: the bytes of its file, or its pixels (uint8 [h, w, 3]) where there is none; `key` names it.
+
+    `label` is a tuple where the data set allows several labels an image, or none.
+    """
 
     data: bytes | Pixels
-    label: int
+    label: Label
     key: str
 
 
@@ -33,8 +37,8 @@ class Source(Protocol):
         ...
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """The label of every example, known without reading its image: int64 [len]."""
+    def labels(self) -> Labels:
+        """The labels of every example, known without reading its image: int64 [len], or [len, m] padded with -1."""
         ...
 
     def __len__(self) -> int: ...
@@ -47,21 +51,35 @@ class Source(Protocol):
 
 
 class Part(Settings):
-    """One side of a seeded, stratified split: `fraction` of every class is the test side, the rest the training side."""
+    """One side of a seeded, stratified split: `fraction` of every class is the test side, the rest the training side.
+
+    An image with several labels is counted for its rarest one, see `labels.strata`. A class that would then have examples on the
+    test side alone has the first of them moved to the training side.
+    """
 
     side: Literal["train", "test"]
     fraction: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)] = 0
 
-    def indices(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the sorted indices of this side, at least one example of every class of two or more on either side."""
-        test: list[NDArray[np.int64]] = []
-        for label in np.unique(labels):
-            members = np.flatnonzero(labels == label)
+    def indices(self, labels: Labels) -> NDArray[np.int64]:
+        """Return the sorted indices of this side; of every class (group) of two or more at least one is on either side."""
+        groups = strata(labels)
+        order = np.argsort(groups, kind="stable")
+        names, starts = np.unique(groups[order], return_index=True)
+        tested = np.zeros(len(groups), np.bool_)
+        for name, members in zip(names.tolist(), np.split(order, starts[1:]), strict=False):
             count = min(max(1, round(len(members) * self.fraction)), len(members) - 1)
-            test.append(np.random.default_rng((self.seed, int(label))).permutation(members)[:count])
-        chosen = np.sort(np.concatenate(test)) if test else np.empty(0, np.int64)
-        return chosen if self.side == "test" else np.setdiff1d(np.arange(len(labels)), chosen)
+            tested[np.random.default_rng((self.seed, name)).permutation(members)[:count]] = True
+        if is_multi_label(labels):
+            _move_untrained(labels, tested)
+        return np.flatnonzero(tested if self.side == "test" else ~tested)
+
+
+def _move_untrained(labels: Labels, tested: NDArray[np.bool_]) -> None:
+    """Take the first example of every class that is tested alone out of `tested`."""
+    k = int(labels.max(initial=NONE)) + 1
+    for label in np.flatnonzero(count_labels(labels, k) - count_labels(labels[tested], k) == 0):
+        tested[np.flatnonzero((labels == label).any(axis=1))[:1]] = False
 
 
 class Subset:
@@ -70,7 +88,7 @@ class Subset:
     def __init__(self, source: Source, indices: Sequence[int] | NDArray[np.int64]) -> None:
         self.source = source
         self.indices = np.asarray(indices, np.int64)
-        self.labels: NDArray[np.int64] = source.labels[self.indices]
+        self.labels: Labels = source.labels[self.indices]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -91,7 +109,7 @@ class Subset:
 def class_indices(found: Sequence[str], wanted: Sequence[str], where: str) -> NDArray[np.int64]:
     """Return for each class name in `found` its index in `wanted`: labels are mapped by name, never by position.
 
-    A wanted class that was not found is no error; it has no examples.
+    A wanted class that was not found is no error; it has no examples. `labels.renumber` applies it.
 
     Raises:
         DataError: a found class is not among the wanted ones.

@@ -3,24 +3,23 @@
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
+from pydantic import Field
 
 from vitlab.config import nearest
 from vitlab.data.arrow import ArrowRows, open_arrow
+from vitlab.data.column import SEVERAL, Cells, Column, encode, split_cell
+from vitlab.data.labels import label_at
 from vitlab.data.parquet import ParquetRows, open_parquet
 from vitlab.data.path import ALIASES, DataPath, inside, name_splits, printable, read_file
-from vitlab.data.schema import check_alike, check_columns, reading
+from vitlab.data.schema import Opened, check_alike, check_columns, first_of, reading
 from vitlab.data.source import Example
 from vitlab.errors import DataError
-
-_types: Any = pa.types
 
 SUFFIXES = (".parquet", ".arrow", ".csv", ".jsonl")
 # In a folder the first of these that matches anything is the table, so that labels never come from two places.
@@ -29,7 +28,7 @@ _PATTERNS = (*_DEEP, "metadata.jsonl", "metadata.csv", "*/metadata.jsonl", "*/me
 
 
 class Table(DataPath):
-    """Rows of an image and a label.
+    """Rows of an image and its label, or its labels.
 
     `path` is a parquet, Arrow, CSV or JSONL file, or a folder of parquet files, of what `datasets.save_to_disk` wrote, or
     with a metadata.csv or metadata.jsonl; the files may be in its sub-folders, two deep. `subset` chooses the files of
@@ -37,10 +36,13 @@ class Table(DataPath):
     "val" also finds "valid", "validation" and "dev".
 
     Parquet and Arrow: `image_column` holds the bytes of image files, or structs with `bytes`, or with the `path` of a file
-    inside the folder of the table's file; `label_column` holds class names, or integers whose names are in the schema's
-    `huggingface` key. CSV and JSONL: `image_column`, or `file_name` where there is no such column, holds the path of an
-    image file relative to the table's folder, and inside it. Without names in the schema the classes are the labels that
-    occur, sorted.
+    inside the folder of the table's file. CSV and JSONL: `image_column`, or `file_name` or `path` where there is no such
+    column, holds the path of an image file relative to the table's folder, and inside it. `label_column`, or `labels` where
+    there is no such column, holds class names, or integers whose names may be in the `huggingface` key of a schema. Without
+    names in the schema the classes are the labels that occur, sorted.
+
+    A column of lists (not in CSV) gives an image any number of labels, also none. In CSV that is the column called
+    `labels`, with "|" between them, or any column where a `separator` is given; "|" in any other is refused.
 
     Opening reads the labels and no image. Of a parquet file a read decodes one page, of about a mebibyte, and keeps the
     last of them (see `ParquetRows`); Arrow files are mapped, and must not change while they are read. A pickled table
@@ -48,13 +50,14 @@ class Table(DataPath):
 
     Raises, on first use:
         DataError: there is no such file, subset or column; a file cannot be read; a label is missing, of another type
-            than the others or without a class name; there are no rows, or only one class; a file name leads out of
-            the table's folder.
+            than the others or without a class name; lists are zeros and ones instead of class numbers; there are no
+            rows, or only one class; a file name leads out of the table's folder.
     """
 
     type: Literal["Table"] = "Table"
     image_column: str = "image"
     label_column: str = "label"
+    separator: Annotated[str, Field(min_length=1)] | None = None
 
     def __init__(self, path: Path | str | None = None, **fields: Any) -> None:
         super().__init__(path, **fields)
@@ -75,7 +78,7 @@ class Table(DataPath):
             ImageError: the row holds no image, or its file cannot be read.
         """
         data, key = self.listing.read(int(self.indices[index]))
-        return Example(data, int(self.labels[index]), key)
+        return Example(data, label_at(self.labels, index), key)
 
 
 def find_splits(path: Path) -> dict[str, str]:
@@ -128,25 +131,6 @@ def _files(path: Path, subset: str | None) -> list[Path]:
     return chosen
 
 
-def _values(column: Any, file: Path, name: str) -> NDArray[Any]:
-    """Return a label column: int64, or objects that are strings."""
-    kind = column.type.value_type if _types.is_dictionary(column.type) else column.type
-    if not (_types.is_integer(kind) or _types.is_string(kind) or _types.is_large_string(kind)):
-        what = f"column '{name}' holds {column.type}, not class names or integers"
-        raise DataError(file, what, "choose another label_column, or convert it")
-    if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise DataError(f"{file}:{row}", f"column '{name}' holds no label in this row", "add it, or remove the row")
-    with reading(file):
-        if _types.is_integer(kind):
-            return column.cast(pa.int64()).to_numpy()
-        parts = [chunk if _types.is_dictionary(chunk.type) else chunk.dictionary_encode() for chunk in column.chunks]
-        names = [np.array(part.dictionary.to_pylist(), object)[part.indices.to_numpy()] for part in parts]
-        return np.concatenate(
-            [np.empty(0, object), *names]
-        )  # a name is there once, however often it stands in the file
-
-
 class _Stored:
     """The rows of files that hold images."""
 
@@ -158,10 +142,15 @@ class _Stored:
         else:
             opened = open_parquet(files, *columns)
             rows = ParquetRows([chunk for each in opened for chunk in each.images])
-        values = [_values(each.labels, each.file, table.label_column) for each in opened]
-        check_alike(opened)
-        self.classes, self.labels = _encode(table, np.concatenate(values), opened[0].names, rows.key)
+        self.classes, self.labels = encode(str(table), _joined(opened), opened[0].names, rows.key)
         self.read = rows.read
+
+
+def _joined(files: Sequence[Opened]) -> Column:
+    """Return the label columns of `files` as one."""
+    check_alike(files)
+    counts = [each.labels.counts for each in files if each.labels.counts is not None]
+    return Column(np.concatenate([each.labels.values for each in files]), np.concatenate(counts) if counts else None)
 
 
 class _FileNames:
@@ -171,24 +160,20 @@ class _FileNames:
         self._root = table.path if table.path.is_dir() else table.path.parent
         self._names: list[str] = []
         rows: list[str] = []
-        labels: list[int | str] = []
+        cells = Cells()
         for file in files:
             for number, values in enumerate(_rows(file)):
                 row = f"{file}:{number}"
-                image = table.image_column if table.image_column in values else "file_name"
-                check_columns(row, list(values), image, table.label_column)
+                image = first_of(values, table.image_column, "file_name", "path")
+                label = first_of(values, table.label_column, SEVERAL)
+                check_columns(row, list(values), image, label)
                 self._names.append((file.parent / inside(values[image], row)).relative_to(self._root).as_posix())
-                label = values[table.label_column]
-                if label in (None, "") or not isinstance(label, str | int) or isinstance(label, bool):
-                    what = f"column '{table.label_column}' holds {label!r} in this row, not a class name or an integer"
-                    raise DataError(row, what, "correct it, or remove the row")
-                if labels and type(label) is not type(labels[0]):
-                    what = f"label {label!r} is of another type than {labels[0]!r} above"
-                    raise DataError(row, what, "write all as names, or all as integers")
+                cell = values[label]
+                if file.suffix.lower() == ".csv":
+                    cell = split_cell(cell, row, label, table.separator)
+                cells.add(cell, row, label)
                 rows.append(row)
-                labels.append(label)
-        values = np.array(labels, object if labels and isinstance(labels[0], str) else np.int64)
-        self.classes, self.labels = _encode(table, values, None, rows.__getitem__)
+        self.classes, self.labels = encode(str(table), cells.column(), None, rows.__getitem__)
 
     def read(self, index: int) -> tuple[bytes, str]:
         return read_file(self._root / self._names[index]), printable(self._names[index])
@@ -206,27 +191,3 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
             if not isinstance(values, dict):
                 raise DataError(f"{file}:{number}", "holds no JSON object in this line", "write {...} on every line")
             yield cast(dict[str, Any], values)
-
-
-def _encode(
-    table: Table, values: NDArray[Any], names: tuple[str, ...] | None, row: Callable[[int], str]
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return class names and labels for the values of a label column; `row` names a row in errors."""
-    if not len(values):
-        raise DataError(str(table), "has no rows", "give a table with images")
-    if names is not None and values.dtype == np.int64:
-        outside = np.flatnonzero((values < 0) | (values >= len(names)))
-        if len(outside):
-            first = int(outside[0])
-            what = f"{len(outside)} labels are outside the {len(names)} class names: {values[first]} in {row(first)}"
-            raise DataError(str(table), what, "choose a subset that has labels, or correct them")
-        classes, labels = names, values
-    else:
-        found = sorted(set(values.tolist()))
-        place = {value: index for index, value in enumerate(found)}
-        labels = np.fromiter(map(place.__getitem__, values.tolist()), np.int64, len(values))
-        classes = tuple(map(str, found))
-    if len(classes) < 2:
-        what = f"has only one class ({', '.join(classes)}): there is nothing to learn"
-        raise DataError(str(table), what, "give two or more")
-    return classes, labels

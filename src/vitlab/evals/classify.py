@@ -1,17 +1,19 @@
 """Classification on every example of a source: top-1, top-5, loss, per class, confusion."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.nn import functional
 
+from vitlab.data.labels import Labels, is_multi_label, renumber
 from vitlab.data.source import Source, class_indices
 from vitlab.errors import DataError
 from vitlab.evals.features import map_source
-from vitlab.models.classifier import Classifier, head_of
+from vitlab.evals.interval import wilson_interval
+from vitlab.evals.multilabel import MultiLabelPredictions, refuse_unlabelled
+from vitlab.models.classifier import Classifier, head_of, probabilities_of
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Predictions:
     """What a model says of every example: probabilities [n, k], labels [n], and the examples' names, in the source's order."""
 
     probabilities: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: Labels
     keys: tuple[str, ...]
     classes: tuple[str, ...]
 
@@ -62,14 +64,40 @@ class Predictions:
             "count": float(len(self.labels)),
         }
 
+    def summary(self) -> str:
+        """Return the numbers in a line, for people."""
+        low, high = wilson_interval(self.top(1), len(self.labels))
+        return (
+            f"top-1 {100 * self.top(1):.1f} % on {len(self.labels):,} images "
+            f"(95 % interval {100 * low:.1f}–{100 * high:.1f}), top-5 {100 * self.top(5):.1f} %"
+        )
 
-def classify(model: Classifier, source: Source, batch_size: int = 64, workers: int = 0) -> Predictions:
+    def table(self) -> list[str]:
+        """Return the numbers in lines, for people."""
+        values, (low, high) = self.metrics(), wilson_interval(self.top(1), len(self.labels))
+        return [
+            f"top-1  {100 * values['top1']:6.2f} %   (95 % interval {100 * low:.1f}–{100 * high:.1f})",
+            f"top-5  {100 * values['top5']:6.2f} %",
+            f"loss   {values['loss']:6.4f}",
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers for programs."""
+        interval = list(wilson_interval(self.top(1), len(self.labels)))
+        return {**self.metrics(), "top1_interval": interval, "per_class": self.per_class()}
+
+
+AnyPredictions = Predictions | MultiLabelPredictions
+
+
+def classify(model: Classifier, source: Source, batch_size: int = 64, workers: int = 0) -> AnyPredictions:
     """Return the predictions of `model` for every example of `source`, each exactly once.
 
-    Labels are mapped by class name to the model's classes.
+    Labels are mapped by class name to the model's classes. Where the model or the source is for several labels an image the
+    predictions are `MultiLabelPredictions`; so a model of one class an image can be counted by several right answers.
 
     Raises:
-        DataError: the source has a class that the model does not know, or the model has no head.
+        DataError: the source has a class that the model does not know, or no label at all, or the model has no head.
         BadImagesError: some images cannot be decoded; each is named.
     """
     classes = model.classes or source.classes
@@ -79,31 +107,29 @@ def classify(model: Classifier, source: Source, batch_size: int = 64, workers: i
             f"has {len(classes)} classes, {head_of(model)}",
             "fine-tune it first",
         )
-    labels = class_indices(source.classes, classes, str(source))[source.labels]
+    refuse_unlabelled(source)
+    labels = renumber(source.labels, class_indices(source.classes, classes, str(source)))
     probabilities, keys = map_source(
-        model, source, lambda images: functional.softmax(model(images).float(), dim=1), batch_size, workers
+        model, source, lambda images: probabilities_of(model, model(images)), batch_size, workers
     )
-    return Predictions(probabilities.numpy(), labels, keys, classes)
+    several = is_multi_label(labels) or model.probabilities == "sigmoid"
+    kind = MultiLabelPredictions if several else Predictions
+    return kind(probabilities.numpy(), labels, keys, classes)
 
 
 @dataclass
 class Accuracy:
-    """Evaluator: top-1, top-5 and loss on a source; `last` keeps the predictions of the latest call for reports."""
+    """Evaluator: top-1, top-5 and loss on a source, or mAP and more where images have several labels.
+
+    `last` keeps the predictions of the latest call for reports.
+    """
 
     source: Source
     batch_size: int = 64
     workers: int = 0
-    last: Predictions | None = field(default=None, init=False)
+    last: AnyPredictions | None = field(default=None, init=False)
 
     def __call__(self, model: Classifier) -> Mapping[str, float]:
-        """Return "top1", "top5", "loss" and "count"."""
+        """Return "top1", "top5", "loss" and "count", or what `MultiLabelPredictions.metrics` does."""
         self.last = classify(model, self.source, self.batch_size, self.workers)
         return self.last.metrics()
-
-
-def wilson_interval(correct: float, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a proportion, `correct` being the share seen in `total` trials (Wilson 1927)."""
-    centre = correct + z * z / (2 * total)
-    spread = z * math.sqrt(correct * (1 - correct) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)

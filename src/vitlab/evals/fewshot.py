@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from vitlab.data.labels import is_multi_label
 from vitlab.data.source import Source, Subset
 from vitlab.errors import DataError
 from vitlab.evals.features import extract
@@ -57,8 +58,13 @@ def fewshot(model: Classifier, train: Source, test: Source, shots: int = 5, seed
     """Return the accuracy on `test` of a linear head fitted to `shots` examples of every class of `train`.
 
     Raises:
-        DataError: the sources have different classes, or a class has fewer examples than `shots`.
+        DataError: the sources have different classes, several labels an image, or a class fewer examples than `shots`.
     """
+    for source in (train, test):
+        if is_multi_label(source.labels):
+            raise DataError(
+                str(source), "may have several labels an image", "few-shot evaluation needs one: use finetune"
+            )
     if train.classes != test.classes:
         raise DataError(str(test), f"has other classes than {train}", "give two splits of one data set")
     counts = np.bincount(train.labels, minlength=len(train.classes))

@@ -4,8 +4,10 @@ import logging
 from typing import Annotated, overload
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from vitlab.data.preprocess import ImageSpec
 from vitlab.models import resnet, vit
@@ -14,7 +16,8 @@ from vitlab.models.vit import ViT, ViTSettings
 from vitlab.nn.initial import Initialisers, initialise, resnet_table, vit_table
 
 Classifier = ViT | ResNet
-"""A model from images to features to logits, with the transform and the class names that belong to its weights."""
+"""A model from images to features to logits, with what belongs to its weights: the transform of images, the class names, and
+whether the probabilities of its classes exclude each other (softmax) or not (sigmoid, for several labels an image)."""
 AnySettings = ViTSettings | ResNetSettings
 """What builds a model."""
 ModelSettings = Annotated[AnySettings, Field(discriminator="type")]
@@ -65,6 +68,11 @@ def resize(name: str, values: Tensor, old: AnySettings, new: AnySettings) -> Ten
     if isinstance(old, ViTSettings) and isinstance(new, ViTSettings):
         return vit.resize(name, values, old, new)
     return None
+
+
+def probabilities_of(model: Classifier, logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+    """Return the probability of every class, as `model.probabilities` says: of one class in each image, or of each by itself."""
+    return logits.float().sigmoid() if model.probabilities == "sigmoid" else functional.softmax(logits.float(), dim=1)
 
 
 def head_of(model: Classifier) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vitlab.config import Settings
+from vitlab.data.labels import Probabilities
 from vitlab.data.preprocess import ImageSpec
 from vitlab.nn.axial_resnet import AxialAttention, resize_relative
 from vitlab.nn.grid import Size, SizeField
@@ -99,6 +100,7 @@ class ResNet(nn.Module):
         self.settings = s
         self.image_spec = image_spec or ImageSpec(height=s.image_size.height, width=s.image_size.width)
         self.classes = classes
+        self.probabilities: Probabilities = "softmax"
         self.root = Root(CHANNELS, s.root_width, s.unit.style, activated=s.unit.activated_root)
         self.stages = stages(s.unit.make, s.depths, s.root_width, s.image_size)
         features = output_channels(s.depths, s.root_width)

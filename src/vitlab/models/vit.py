@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from torch import Tensor, nn
 
 from vitlab.config import Settings
+from vitlab.data.labels import Probabilities
 from vitlab.data.preprocess import ImageSpec
 from vitlab.nn import position
 from vitlab.nn.axial import AxialBlock
@@ -159,6 +160,7 @@ class ViT(nn.Module):
         self.settings = s
         self.image_spec = image_spec or ImageSpec(height=s.image_size.height, width=s.image_size.width)
         self.classes = classes
+        self.probabilities: Probabilities = "softmax"
         self.stem = s.stem.build(CHANNELS, s.width, s.image_size)
         self.class_token = nn.Parameter(torch.empty(1, 1, s.width)) if s.pool.num_prefix else None
         self.registers = nn.Parameter(torch.empty(1, s.registers, s.width)) if s.registers else None

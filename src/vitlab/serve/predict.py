@@ -12,7 +12,7 @@ from vitlab.data.batch import collate
 from vitlab.data.image import decode
 from vitlab.data.source import Pixels
 from vitlab.errors import DataError, WeightsError
-from vitlab.models.classifier import Classifier
+from vitlab.models.classifier import Classifier, probabilities_of
 from vitlab.weights.load import load
 
 BATCH_SIZE = 16
@@ -21,7 +21,7 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Prediction:
-    """The probabilities [k] of one image."""
+    """The probabilities [k] of one image: their sum is 1, unless the model is for images of several classes or none."""
 
     classes: tuple[str, ...]
     probabilities: NDArray[np.float32]
@@ -83,7 +83,7 @@ class Predictor:
             return []
         batch = collate(prepared, [0] * len(prepared), [""] * len(prepared), BATCH_SIZE)
         images = self.model.image_spec.normalise(batch.images.to(next(self.model.parameters()).device))
-        rows = torch.softmax(self.model(images).float(), dim=1).cpu().numpy()[: len(prepared)]
+        rows = probabilities_of(self.model, self.model(images)).cpu().numpy()[: len(prepared)]
         return [Prediction(self.classes, row) for row in rows]
 
 

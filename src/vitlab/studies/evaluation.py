@@ -10,7 +10,7 @@ from vitlab.data.folder import find_images
 from vitlab.data.loader import find_bad_images
 from vitlab.data.source import Pixels, Source, Subset
 from vitlab.errors import BadImagesError, DataError, ImageError
-from vitlab.evals.classify import Predictions, classify, wilson_interval
+from vitlab.evals.classify import AnyPredictions, classify
 from vitlab.serve.predict import BATCH_SIZE, Prediction, Predictor
 from vitlab.studies.plan import choose_device, evaluation_source
 from vitlab.studies.recipe import RunSettings
@@ -22,32 +22,22 @@ class Evaluated:
     """The predictions on one source, and how many of its images could not be used."""
 
     source: Source
-    predictions: Predictions
+    predictions: AnyPredictions
     bad: tuple[ImageError, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return every number, for programs."""
-        low, high = wilson_interval(self.predictions.top(1), len(self.predictions.labels))
         return {
             "data": str(self.source),
-            **self.predictions.metrics(),
-            "top1_interval": [low, high],
+            **self.predictions.as_json(),
             "total": len(self.source) + (len(self.bad) if isinstance(self.source, Subset) else 0),
             "bad": [str(error) for error in self.bad],
-            "per_class": self.predictions.per_class(),
         }
 
     def lines(self) -> list[str]:
         """Return the numbers for people."""
-        metrics, count = self.predictions.metrics(), len(self.predictions.labels)
-        low, high = wilson_interval(metrics["top1"], count)
-        counted = f"{count:,} images" + (f", {len(self.bad)} bad ones left out" if self.bad else "")
-        lines = [
-            f"{self.source}: {counted}",
-            f"top-1  {100 * metrics['top1']:6.2f} %   (95 % interval {100 * low:.1f}–{100 * high:.1f})",
-            f"top-5  {100 * metrics['top5']:6.2f} %",
-            f"loss   {metrics['loss']:6.4f}",
-        ]
+        counted = f"{len(self.source):,} images" + (f", {len(self.bad)} bad ones left out" if self.bad else "")
+        lines = [f"{self.source}: {counted}", *self.predictions.table()]
         width = max(map(len, self.predictions.classes))
         lines += [f"  {name:{width}}  {100 * share:6.2f} %" for name, share in self.predictions.per_class().items()]
         return lines + [f"left out {error}" for error in self.bad]

@@ -6,12 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vitlab.data.digits import Digits
-from vitlab.data.folder import Folder
-from vitlab.data.fractals import Fractals
+from vitlab.data.labels import is_multi_label
 from vitlab.data.open import AnySource
 from vitlab.data.source import Source
-from vitlab.data.table import Table
 from vitlab.data.transforms import Augment
 from vitlab.errors import DataError
 from vitlab.evals.classify import Accuracy
@@ -20,6 +17,7 @@ from vitlab.studies import run
 from vitlab.studies.recipe import InProgram, Origin, RunSettings, micro_batch_for, transfer
 from vitlab.studies.run import Given, RunResult
 from vitlab.train.config import TrainSettings
+from vitlab.train.objective import Sigmoid, Softmax
 from vitlab.train.progress import Terminal
 
 
@@ -36,7 +34,7 @@ def finetune(
     """Fine-tune `model` on `train` by the paper's recipe (table 4) into the new run folder `out`; `model` itself is trained.
 
     Its head must have one output a class: `vitlab.load(..., num_classes=len(train.classes))`. `settings` replaces the recipe
-    (`steps` and `lr` are then its own). Digits are not flipped.
+    (`steps` and `lr` are then its own). Where images have several labels the recipe's loss is `Sigmoid`. Digits are not flipped.
 
     Raises:
         RequestError: the folder exists, or the data do not fit the model.
@@ -48,7 +46,8 @@ def finetune(
             f"has {len(train.classes)} classes, {head_of(model)}",
             f"load or build the model with num_classes={len(train.classes)}",
         )
-    chosen = settings or transfer(steps).model_copy(update={"lr": lr})
+    objective = Sigmoid() if is_multi_label(train.labels) else Softmax()
+    chosen = settings or transfer(steps).model_copy(update={"lr": lr, "objective": objective})
     micro = chosen.micro_batch_size or micro_batch_for(model.settings, chosen.batch_size)
     model.classes = train.classes
     given = _given(model, train, evals)
@@ -84,11 +83,7 @@ def _given(model: Classifier, train: Source, evals: Sequence[Accuracy]) -> Given
 
 def _described(source: Source) -> AnySource | InProgram:
     """Return the source itself where it is settings too, else what can be said of it."""
-    return (
-        source
-        if isinstance(source, Folder | Table | Digits | Fractals)
-        else InProgram(description=str(source), examples=len(source))
-    )
+    return source if isinstance(source, AnySource) else InProgram(description=str(source), examples=len(source))
 
 
 def _fingerprint(model: Classifier) -> str:

@@ -29,8 +29,9 @@ from vitlab.models.vit import ViT, ViTSettings
 from vitlab.nn.grid import as_size
 from vitlab.nn.patches import Patches
 from vitlab.studies import run
+from vitlab.studies.findings import Figure
 from vitlab.studies.recipe import Origin, RunSettings
-from vitlab.studies.report import Figure, render
+from vitlab.studies.report import render
 from vitlab.train.config import TrainSettings
 from vitlab.train.objective import Softmax
 from vitlab.train.optimizer import SGD, Adam

@@ -10,6 +10,7 @@ import torch
 from vitlab import files
 from vitlab.config import difference, override
 from vitlab.data.digits import Digits
+from vitlab.data.labels import is_multi_label
 from vitlab.data.loader import pixels_of
 from vitlab.data.open import AnySource, open_data
 from vitlab.data.preprocess import ImageSpec
@@ -36,7 +37,7 @@ from vitlab.studies.recipe import (
 )
 from vitlab.train.config import TrainSettings
 from vitlab.train.masked import MaskedPatches
-from vitlab.train.objective import check_objective
+from vitlab.train.objective import Softmax, check_objective, weights_for
 from vitlab.weights.load import adapt, find, read
 
 SMALL_PIXELS = 40
@@ -241,7 +242,9 @@ def _resolve(
         tensorboard=asked.tensorboard,
     )
     options = {"lr": asked.lr, "batch_size": asked.batch_size, "seed": asked.seed}
-    changes = [f"train.{name}={value}" for name, value in options.items() if value is not None]
+    several = isinstance(base.train.objective, Softmax) and is_multi_label(opened.train.labels)
+    changes = ["train.objective=Sigmoid"] * several  # Softmax is for one label an image
+    changes += [f"train.{name}={value}" for name, value in options.items() if value is not None]
     changes += asked.changes
     steps = asked.steps
     if asked.epochs:
@@ -281,7 +284,8 @@ def _check(settings: RunSettings, opened: _Sources) -> None:
         raise SettingsError("--set train.objective", "the recipe masked has no labels", "use --recipe pretrain")
     if not isinstance(objective, MaskedPatches) and settings.model.num_classes != classes:
         raise SettingsError("--set model.num_classes", f"the data have {classes} classes", "leave it to the data")
-    check_objective(settings.train.objective, settings.model)
+    check_objective(objective, settings.model)
+    weights_for(objective, opened.train.classes, opened.train.labels)
     spec_size = Size(settings.image_spec.height, settings.image_spec.width)
     if spec_size != settings.model.image_size:
         raise SettingsError(

@@ -1,7 +1,6 @@
 """The report of a run: one self-contained page that a person who knows no machine learning can read."""
 
 import json
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,34 +11,15 @@ from markupsafe import Markup
 
 from vitlab import files
 from vitlab.data.loader import pixels_of
-from vitlab.data.source import Source
-from vitlab.evals.classify import Predictions, wilson_interval
 from vitlab.inspection import figures
 from vitlab.inspection.attention import attends_globally
 from vitlab.inspection.figures import Drawing
 from vitlab.models.classifier import Classifier
 from vitlab.models.vit import ViT
+from vitlab.studies.findings import Evaluation, Figure, by_class, mistakes, said_words, verdict
 from vitlab.train.run import read_metrics
 
-MISTAKES, LOOKS = 12, 8
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The predictions on a source, which the report shows; `name` is what the metrics call it."""
-
-    name: str
-    source: Source
-    predictions: Predictions
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A drawing with what it shows, in words."""
-
-    title: str
-    text: str
-    drawing: Drawing
+LOOKS = 8
 
 
 def write_report(
@@ -59,7 +39,7 @@ def write_report(
         "figures": [
             Figure(
                 "How training went",
-                "Loss falls as the model learns; accuracy is on images it was not trained on.",
+                "Loss falls as the model learns; accuracy or precision is on images it was not trained on.",
                 training_curves(events),
             )
         ],
@@ -67,9 +47,10 @@ def write_report(
         "mistakes": [],
     }
     if evaluation is not None:
-        context["summary"] = _summary(evaluation)
-        context["mistakes"] = _mistakes(evaluation)
-        context["figures"] += _figures(model, evaluation)
+        context["summary"] = verdict(evaluation)
+        context["mistakes"] = mistakes(evaluation)
+        context["figures"] += by_class(evaluation.predictions)
+        context["figures"] += [_looks(model, evaluation)] if attends_globally(model) else []
     path = folder / "report" / "index.html"
     path.parent.mkdir(exist_ok=True)
     files.write_atomic(path, render("report.html", context).encode())
@@ -93,9 +74,10 @@ def svg_markup(drawing: Drawing) -> Markup:
 
 
 def training_curves(events: list[dict[str, Any]]) -> Drawing:
-    """Draw loss and top-1 of a run's metrics by step."""
+    """Draw loss and mean average precision, or where there is none top-1, of a run's metrics by step."""
     loss: dict[str, figures.Curve] = {}
     top1: dict[str, figures.Curve] = {}
+    precision: dict[str, figures.Curve] = {}
     for name in dict.fromkeys(event["name"] for event in events):
         points = [(event["step"], event["value"]) for event in events if event["name"] == name]
         curve = ([x for x, _ in points], [y for _, y in points])
@@ -103,62 +85,10 @@ def training_curves(events: list[dict[str, Any]]) -> Drawing:
             loss[name.removesuffix("/loss")] = curve
         elif name.endswith("/top1"):
             top1[name.removesuffix("/top1")] = curve
-    return figures.curves({"loss": loss, "top-1 accuracy": top1} if top1 else {"loss": loss})
-
-
-def _summary(evaluation: Evaluation) -> dict[str, Any]:
-    predictions = evaluation.predictions
-    counts = np.bincount(predictions.labels, minlength=len(predictions.classes))
-    top1, total = predictions.top(1), len(predictions.labels)
-    low, high = wilson_interval(top1, total)
-    return {
-        "source": str(evaluation.source),
-        "total": total,
-        "correct": round(top1 * total),
-        "top1": top1,
-        "low": low,
-        "high": high,
-        "top5": predictions.top(5) if len(predictions.classes) > 5 else None,
-        "classes": len(predictions.classes),
-        "guess": counts.max() / total,
-        "commonest": predictions.classes[int(counts.argmax())],
-    }
-
-
-def _mistakes(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return the images that the model got wrong with the greatest confidence."""
-    predictions = evaluation.predictions
-    predicted = predictions.predicted
-    confidence = predictions.probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != predictions.labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
-    return [
-        {
-            "image": pixels_of(evaluation.source.read(int(index))),
-            "true": predictions.classes[int(predictions.labels[index])],
-            "predicted": predictions.classes[int(predicted[index])],
-            "confidence": float(confidence[index]),
-            "key": predictions.keys[index],
-        }
-        for index in worst
-    ]
-
-
-def _figures(model: Classifier, evaluation: Evaluation) -> list[Figure]:
-    predictions = evaluation.predictions
-    shown = [
-        Figure(
-            "Accuracy by class",
-            "The share of each class's images that the model named right.",
-            figures.bars(predictions.per_class(), "top-1 accuracy"),
-        ),
-        Figure(
-            "What is taken for what",
-            "Each row is a true class; the numbers count what its images were taken for. A perfect model fills only the diagonal.",
-            figures.confusion(predictions.confusion(), predictions.classes),
-        ),
-    ]
-    return [*shown, _looks(model, evaluation)] if attends_globally(model) else shown
+        elif name.endswith("/map"):
+            precision[name.removesuffix("/map")] = curve
+    second = {"mean average precision": precision} if precision else {"top-1 accuracy": top1} if top1 else {}
+    return figures.curves({"loss": loss, **second})
 
 
 def _looks(model: ViT, evaluation: Evaluation) -> Figure:
@@ -166,15 +96,7 @@ def _looks(model: ViT, evaluation: Evaluation) -> Figure:
     predictions = evaluation.predictions
     shown = np.linspace(0, len(predictions.labels) - 1, min(LOOKS, len(predictions.labels))).astype(int)
     pairs = [figures.rollout_overlay(model, pixels_of(evaluation.source.read(int(index)))) for index in shown]
-    titles = [
-        f"{predictions.classes[int(predictions.predicted[i])]} ({100 * predictions.probabilities[i].max():.0f} %)"
-        + (
-            ""
-            if predictions.predicted[i] == predictions.labels[i]
-            else f", is {predictions.classes[int(predictions.labels[i])]}"
-        )
-        for i in shown
-    ]
+    titles = [said_words(predictions, int(index)) for index in shown]
     return Figure(
         "What the model looks at",
         "Beside each image, the parts that reach the decision are bright (attention rollout). "

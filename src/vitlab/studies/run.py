@@ -1,5 +1,6 @@
 """Start, resume and finish a run: settings in, a run folder out."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,18 @@ import torch
 
 from vitlab import files
 from vitlab.config import Settings, difference, parse, to_json
+from vitlab.data.labels import Labels, is_multi_label, renumber
 from vitlab.data.loader import TrainBatches, find_bad_images
 from vitlab.data.source import Source, Subset, class_indices
 from vitlab.errors import BadImagesError, DataError, ImageError, RunFolderError, WeightsError
-from vitlab.evals.classify import Accuracy, Predictions, classify
+from vitlab.evals.classify import Accuracy, AnyPredictions, classify
+from vitlab.evals.multilabel import refuse_unlabelled
 from vitlab.models.classifier import Classifier, build
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
+from vitlab.train.balance import Weights, describe
 from vitlab.train.loop import Watcher, train
-from vitlab.train.masked import MaskedLoss, MaskedTask
-from vitlab.train.objective import check_objective
+from vitlab.train.masked import MaskedLoss, MaskedPatches, MaskedTask
+from vitlab.train.objective import check_objective, weights_for
 from vitlab.train.run import RunFolder, describe_environment, read_metrics, refuse_taken
 from vitlab.train.state import TrainState
 from vitlab.weights.load import fit, load, read
@@ -25,6 +29,7 @@ from vitlab.weights.load import fit, load, read
 Say = Callable[[str], None]
 FREE_TO_CHANGE = ("workers", "device", "tensorboard")
 BAD_IMAGES = "bad_images.txt"
+CLASS_WEIGHTS = "class_weights.json"
 CHECKED_FIRST = 10_000
 """Up to so many images are decoded once before a run begins: seconds, against a run that stops in the middle."""
 
@@ -57,7 +62,7 @@ class RunResult:
     path: Path
     model: Classifier
     metrics: dict[str, float]
-    predictions: dict[str, Predictions]
+    predictions: dict[str, AnyPredictions]
     sources: Mapping[str, Source]
 
 
@@ -71,12 +76,13 @@ def start(settings: RunSettings, out: Path, watcher: Watcher, say: Say, *, given
     refuse_taken(out)
     check_objective(settings.train.objective, settings.model)
     data = _open_data(settings, say, given)
+    weights_for(settings.train.objective, data.train.classes, data.train.labels)  # refused before there is a folder
     model = given.model if given else _first_model(settings, data.train, say)
     environment = describe_environment(torch.device(settings.device), settings.workers)
     with RunFolder.create(out, to_json(settings), environment) as run:
         if data.bad:
             files.write_atomic(run.path / BAD_IMAGES, "".join(f"{error}\n" for error in data.bad).encode())
-        return _finish(settings, data, model, run, watcher)
+        return _finish(settings, data, model, run, watcher, say)
 
 
 def resume(
@@ -102,7 +108,7 @@ def resume(
             say(f"using {threads} threads, as the run was started with: another number changes the last bits")
             torch.set_num_threads(threads)
         model = given.model if given else _first_model(settings, data.train, say)
-        return _finish(settings, data, model, run, watcher, say)
+        return _finish(settings, data, model, run, watcher, say, resumed=True)
 
 
 def _merged(stored: RunSettings, asked: RunSettings | None, out: Path) -> RunSettings:
@@ -119,17 +125,25 @@ def _merged(stored: RunSettings, asked: RunSettings | None, out: Path) -> RunSet
 
 
 def _finish(
-    settings: RunSettings, data: Data, model: Classifier, run: RunFolder, watcher: Watcher, resumed: Say | None = None
+    settings: RunSettings,
+    data: Data,
+    model: Classifier,
+    run: RunFolder,
+    watcher: Watcher,
+    say: Say,
+    resumed: bool = False,
 ) -> RunResult:
-    """Train to the end, write the model, and return what came out; `resumed` says what a resumed run begins with."""
-    state = TrainState.start(model.to(settings.device), settings.train)
-    if resumed is not None:
+    """Train to the end, write the model, and return what came out."""
+    classes = model.classes or data.train.classes
+    labels = renumber(data.train.labels, class_indices(data.train.classes, classes, str(data.train)))
+    weights = _class_weights(settings, classes, labels, run, say)
+    state = TrainState.start(model.to(settings.device), settings.train, weights)
+    if resumed:
         for reason in run.restore_checkpoint(state):
-            resumed(f"damaged checkpoint left out: {reason}")
-        resumed(f"resuming at step {state.step} of {settings.train.steps}")
+            say(f"damaged checkpoint left out: {reason}")
+        say(f"resuming at step {state.step} of {settings.train.steps}")
     if settings.tensorboard:
         run.open_tensorboard(state.step)
-    labels = class_indices(data.train.classes, model.classes or data.train.classes, str(data.train))[data.train.labels]
     batches = TrainBatches(
         data.train, labels, settings.image_spec, settings.augment, settings.train.batch_size, settings.train.seed
     )
@@ -138,6 +152,7 @@ def _finish(
         train(state, batches, settings.train, run, losses, watcher, settings.workers)
         run.save_model(model)
         return _result(run.path, model, {}, data.evals)
+    model.probabilities = "sigmoid" if is_multi_label(labels) else "softmax"
     evaluators = {name: Accuracy(source, workers=settings.workers) for name, source in data.evals.items()}
     train(state, batches, settings.train, run, evaluators, watcher, settings.workers)
     run.save_model(model)
@@ -149,8 +164,21 @@ def _finish(
     return _result(run.path, model, predictions, data.evals)
 
 
+def _class_weights(
+    settings: RunSettings, classes: tuple[str, ...], labels: Labels, run: RunFolder, say: Say
+) -> Weights | None:
+    """Return how much each class counts in the loss, said and kept in the run folder unless all count alike."""
+    weights = weights_for(settings.train.objective, classes, labels)
+    if weights is not None:
+        resolved = dict(zip(classes, weights.tolist(), strict=True))
+        say(f"weights  {describe(resolved)}")
+        text = json.dumps(resolved, indent=2, ensure_ascii=False) + "\n"
+        files.write_atomic(run.path / CLASS_WEIGHTS, text.encode())
+    return weights
+
+
 def _result(
-    path: Path, model: Classifier, predictions: dict[str, Predictions], sources: Mapping[str, Source]
+    path: Path, model: Classifier, predictions: dict[str, AnyPredictions], sources: Mapping[str, Source]
 ) -> RunResult:
     metrics = {event["name"]: float(event["value"]) for event in read_metrics(path)}
     return RunResult(path, model, metrics, predictions, sources)
@@ -162,6 +190,8 @@ def _open_data(settings: RunSettings, say: Say, given: Given | None) -> Data:
     evals = given.evals if given else {name: _opened(source) for name, source in settings.evals.items()}
     for source in evals.values():
         class_indices(source.classes, train_source.classes, str(source))
+        if not isinstance(settings.train.objective, MaskedPatches):
+            refuse_unlabelled(source)
     if settings.on_bad_image == "fail":
         _refuse_bad_images([train_source, *evals.values()], settings.workers, say)
         return Data(train_source, evals)

@@ -8,6 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from vitlab.train.step import StepResult
 
+SHOWN = (("map", "mAP"), ("top1", "top-1"))
+"""What is printed of an evaluation besides the loss, the first that it has."""
 PLAIN_SECONDS = 10.0
 """How often a log that is no terminal gets a line."""
 
@@ -74,12 +76,13 @@ class Terminal:
             self._console.print(f"step {step}/{self._steps}  {shown}  {left:.0f} s left", highlight=False)
 
     def evaluated(self, step: int, values: Mapping[str, float]) -> None:
-        """Print the loss of every evaluation, and its top-1 where it has one."""
+        """Print the loss of every evaluation, and its mean average precision or top-1 where it has one."""
         for name, value in values.items():
             if name.endswith("/loss") and not self._brief:
                 data = name.removesuffix("/loss")
-                top1 = f"top-1 {100 * values[f'{data}/top1']:.1f} %, " if f"{data}/top1" in values else ""
-                self._console.print(f"step {step}: {data} {top1}loss {value:.3f}", highlight=False)
+                found = [(word, values[f"{data}/{metric}"]) for metric, word in SHOWN if f"{data}/{metric}" in values]
+                share = f"{found[0][0]} {100 * found[0][1]:.1f} %, " if found else ""
+                self._console.print(f"step {step}: {data} {share}loss {value:.3f}", highlight=False)
 
     def saved(self, step: int, seconds: float) -> None:
         """Say nothing: checkpoints are the usual case."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlab.models.classifier import Classifier
+from vitlab.train.balance import Weights
 from vitlab.train.config import TrainSettings
 from vitlab.train.objective import Task, build_task
 from vitlab.train.optimizer import build_optimizer
@@ -25,13 +26,13 @@ class TrainState:
     step: int = 0
 
     @classmethod
-    def start(cls, model: Classifier, settings: TrainSettings) -> "TrainState":
-        """Return the state before the first update.
+    def start(cls, model: Classifier, settings: TrainSettings, weights: Weights | None = None) -> "TrainState":
+        """Return the state before the first update; `weights` [k] are how much each class counts in the loss, by default alike.
 
         Raises:
             SettingsError: the objective needs another kind of model.
         """
-        task = build_task(settings.objective, model.settings).to(next(model.parameters()).device)
+        task = build_task(settings.objective, model.settings, weights).to(next(model.parameters()).device)
         return cls(model, task, build_optimizer(settings.optimizer, _named(model, task)))
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

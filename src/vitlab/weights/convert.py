@@ -14,6 +14,7 @@ from vitlab.config import Json
 from vitlab.errors import WeightsError
 from vitlab.models.classifier import Classifier
 from vitlab.weights import huggingface, official, save, timm
+from vitlab.weights.layout import PROBLEM, SEVERAL_LABELS
 from vitlab.weights.load import load_with_report
 
 Format = Literal["vitlab", "timm", "huggingface", "official"]
@@ -23,6 +24,8 @@ transformers' own ViT classes."""
 
 def convert(model: Classifier, out: str | Path, to: Format) -> Path:
     """Write `model` as the new file or folder `out` in the format `to`; what is written is read back and compared bit by bit.
+
+    An official file holds arrays alone: neither the class names, nor that an image may have several of them.
 
     Raises:
         WeightsError: `out` exists, the format cannot hold the model, or what was written is not what was meant.
@@ -56,12 +59,17 @@ def _official(model: Classifier, draft: Path) -> Path:
 
 def _timm(model: Classifier, draft: Path) -> Path:
     tensors, config = timm.export(model)
-    return _folder(draft, tensors, {"config.json": config})
+    return _folder(draft, tensors, {"config.json": config | _problem(model)})
 
 
 def _huggingface(model: Classifier, draft: Path) -> Path:
     tensors, config, preprocessor = huggingface.export(model)
-    return _folder(draft, tensors, {"config.json": config, "preprocessor_config.json": preprocessor})
+    return _folder(draft, tensors, {"config.json": config | _problem(model), "preprocessor_config.json": preprocessor})
+
+
+def _problem(model: Classifier) -> Json:
+    """Return what a config.json says of a model whose classes do not exclude each other."""
+    return {PROBLEM: SEVERAL_LABELS} if model.probabilities == "sigmoid" else {}
 
 
 def _folder(draft: Path, tensors: dict[str, Tensor], configs: dict[str, Json]) -> Path:

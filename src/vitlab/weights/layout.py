@@ -9,11 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from vitlab.config import Json
+from vitlab.data.labels import Probabilities
 from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import WeightsError
 from vitlab.models.classifier import AnySettings, empty
 from vitlab.nn.grid import Size
 from vitlab.nn.stem import Stem
+
+PROBLEM, SEVERAL_LABELS = "problem_type", "multi_label_classification"
+"""How transformers says in a config.json that the classes of a head do not exclude each other; timm leaves it alone."""
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -32,7 +36,8 @@ class Piece:
 class Contents:
     """The model that a file describes, and by our names where its parameters are.
 
-    `missing` are our names that the file does not have, `extra` arrays of the file that no parameter is made of.
+    `missing` are our names that the file does not have, `extra` arrays of the file that no parameter is made of. `probabilities`
+    says of its head what `Classifier` does.
     """
 
     settings: AnySettings
@@ -41,6 +46,7 @@ class Contents:
     pieces: Mapping[str, Piece]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
+    probabilities: Probabilities = "softmax"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Load weights into a model that fits them, and say exactly what was done."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from vitlab.nn.initial import initialise, put
 from vitlab.weights import big_vision, bit, huggingface, huggingface_resnet, save, timm, torchvision
 from vitlab.weights.format import open_tensors
 from vitlab.weights.hub import resolve
-from vitlab.weights.layout import Beside, Contents, Describe, Piece, Shapes
+from vitlab.weights.layout import PROBLEM, SEVERAL_LABELS, Beside, Contents, Describe, Piece, Shapes
 from vitlab.weights.save import HEADER
 
 READERS: tuple[tuple[Callable[[Shapes], bool], Describe], ...] = (
@@ -191,7 +191,10 @@ def read(path: Path, trained_size: Size | None = None, num_heads: int | None = N
         raise WeightsError(path, f"is of no model that is known here (its arrays: {shown}, …)", "see the README")
     remedy = "get the file again" if trained_size is None else "check trained_size, or get the file again"
     try:
-        return describe(path, shapes, Beside(metadata, config, preprocessor, trained_size, num_heads))
+        contents = describe(path, shapes, Beside(metadata, config, preprocessor, trained_size, num_heads))
+        if HEADER not in metadata and contents.settings.num_classes and config.get(PROBLEM) == SEVERAL_LABELS:
+            return replace(contents, probabilities="sigmoid")
+        return contents
     except SettingsError as error:
         raise WeightsError(path, f"is of no model that can be built ({error.what})", remedy) from None
     except ValueError as error:
@@ -228,6 +231,7 @@ def fit(
     """
     old, model, report = contents.settings, empty(settings, image_spec, classes), Report(extra=list(contents.extra))
     new_head = not keeps_head(old, settings) or (classes != () and classes != contents.classes)
+    model.probabilities = "softmax" if new_head else contents.probabilities
     parameters, wrong = dict(model.named_parameters()), list[str]()
     with open_tensors(path) as file:
         read_array = lru_cache(maxsize=1)(

@@ -1,12 +1,14 @@
 """Our file: one safetensors file with the settings, the image transform and the class names in its header."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
 from pydantic import model_validator
 
 from vitlab.config import Settings, parse, to_json
+from vitlab.data.labels import Probabilities
 from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import SettingsError, WeightsError
 from vitlab.files import write_atomic
@@ -18,11 +20,13 @@ HEADER = "vitlab"
 
 
 class Header(Settings):
-    """What a weights file says of itself: the model, the preparation of its images, and the class names if it has any."""
+    """What a weights file says of itself: the model, the preparation of its images, the class names if it has any, and whether
+    they exclude each other (softmax) or an image may be of several (sigmoid)."""
 
     settings: ModelSettings
     image_spec: ImageSpec
     classes: tuple[str, ...]
+    probabilities: Probabilities = "softmax"
 
     @model_validator(mode="after")
     def _check_classes(self) -> "Header":
@@ -33,7 +37,12 @@ class Header(Settings):
 
 def to_bytes(model: Classifier) -> bytes:
     """Return the bytes of a weights file; the same weights give the same bytes."""
-    header = Header(settings=model.settings, image_spec=model.image_spec, classes=model.classes)
+    header = Header(
+        settings=model.settings,
+        image_spec=model.image_spec,
+        classes=model.classes,
+        probabilities=model.probabilities,
+    )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
     return safetensors.torch.save(tensors, {HEADER: json.dumps(to_json(header), ensure_ascii=False)})
 
@@ -56,4 +65,5 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
     layers = header.settings.num_layers
     if layers > len(shapes):  # before a model of that depth is laid out
         raise WeightsError(path, f"holds {len(shapes)} tensors for {layers:,} layers", "get the file again")
-    return lay_out(header.settings, shapes, Piece, image_spec=header.image_spec, classes=header.classes)
+    contents = lay_out(header.settings, shapes, Piece, image_spec=header.image_spec, classes=header.classes)
+    return replace(contents, probabilities=header.probabilities)
