@@ -53,7 +53,9 @@ class Hub(Listed):
     label_column: str | None = None
 
     def __init__(self, name: str | None = None, **fields: Any) -> None:
-        super().__init__(**(fields if name is None else {"name": name, **fields}))
+        if name is not None:
+            fields["name"] = name
+        super().__init__(**fields)
 
     def __getstate__(self) -> dict[Any, Any]:
         return {**super().__getstate__(), "__dict__": self._settings()}
@@ -145,7 +147,7 @@ def _download(name: str, config: str | None, revision: str | None) -> Mapping[st
         what = f"is not on this computer, and {offline} is set" if offline else "cannot be reached"
         remedy = f"unset {offline}, or fetch it once with a network" if offline else "try again with a network"
         raise DataError(address, what, remedy) from None
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # each of its many formats raises its own
         cause = " ".join(str(error.__cause__ or error).split())
         raise DataError(address, f"cannot be had ({cause[:300]})", "see its page on the hub") from None
 
@@ -154,10 +156,9 @@ def _column(address: str, features: Mapping[str, Any], kind: str, wanted: str | 
     """Return the column of the images, or of the labels: `wanted`, the only one of its kind, or the one of that name."""
     feature = {"image": "Image", "label": "ClassLabel"}[kind]
     found = [name for name, each in features.items() if type(getattr(each, "feature", each)).__name__ == feature]
-    if wanted is None and (len(found) == 1 or kind in features):
-        wanted = found[0] if len(found) == 1 else kind
-    if wanted in features and (kind == "label" or wanted in found):
-        return wanted
+    chosen = wanted or (found[0] if len(found) == 1 else kind)
+    if chosen in found or (kind == "label" and chosen in features):  # labels may be plain integers or strings
+        return chosen
     what = f"has no column '{wanted}' of type {feature}" if wanted else f"has {len(found)} columns of type {feature}"
     raise DataError(address, what, f"choose {kind}_column from {', '.join(found or features)}")
 

@@ -45,7 +45,7 @@ def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
     """
     if name in EMBEDDED:
         return _divided(EMBEDDED[name](), test_fraction, seed)
-    if name.startswith(hub.PREFIX):
+    if name.startswith("hf://"):
         data = hub.parse_address(name)
         return _opened(data, hub.find_splits(data), test_fraction, seed)
     path = Path(name)

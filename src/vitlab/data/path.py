@@ -130,7 +130,9 @@ class DataPath(Listed):
     path: Path
 
     def __init__(self, path: Path | str | None = None, **fields: Any) -> None:
-        super().__init__(**(fields if path is None else {"path": path, **fields}))
+        if path is not None:
+            fields["path"] = path
+        super().__init__(**fields)
 
     @property
     def place(self) -> str:
@@ -138,7 +140,7 @@ class DataPath(Listed):
         return str(self.path / self.subset) if self.subset else str(self.path)
 
 
-def name_splits(path: Path, names: list[str]) -> dict[str, str]:
+def name_splits(path: Path | str, names: list[str]) -> dict[str, str]:
     """Return which of `names` in `path` are ready splits: "train", "val", "test" to the name, in that order.
 
     Raises:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import logging
+import multiprocessing
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -25,6 +27,7 @@ SUFFIXES = (".parquet", ".arrow", ".csv", ".jsonl")
 # In a folder the first of these that matches anything is the table, so that labels never come from two places.
 _DEEP = tuple(folders + suffix for suffix in ("*.parquet", "*.arrow") for folders in ("", "*/", "*/*/"))
 _PATTERNS = (*_DEEP, "metadata.jsonl", "metadata.csv", "*/metadata.jsonl", "*/metadata.csv")
+_NOTED: set[Path] = set()
 
 
 class Table(DataPath):
@@ -142,8 +145,19 @@ class _Stored:
         else:
             opened = open_parquet(files, *columns)
             rows = ParquetRows([chunk for each in opened for chunk in each.images])
+            _note_slowness(table.path, rows)
         self.classes, self.labels = encode(str(table), _joined(opened), opened[0].names, rows.key)
         self.read = rows.read
+
+
+def _note_slowness(path: Path, rows: ParquetRows) -> None:
+    """Say once a table, and not again in worker processes, that it is slow to read, and what to do."""
+    slowness = None if path in _NOTED or multiprocessing.parent_process() else rows.slowness()
+    if slowness:
+        _NOTED.add(path)
+        logging.getLogger("vitlab").warning(
+            "%s: %s; `vitlab data pack` makes shards of it, where every image is read alone", path, slowness
+        )
 
 
 def _joined(files: Sequence[Opened]) -> Column:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vitlab.data.digits import Digits
 from vitlab.data.labels import is_multi_label
 from vitlab.data.open import AnySource
 from vitlab.data.source import Source
