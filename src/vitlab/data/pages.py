@@ -24,7 +24,7 @@ _codec: Any = pa.Codec
 CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "ZSTD")
 ENCODINGS = frozenset({"PLAIN", "RLE", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "BIT_PACKED"})
 
-DAMAGE = (OSError, ValueError, IndexError, struct.error, pa.ArrowException)
+DAMAGE = (OSError, ValueError, TypeError, LookupError, OverflowError, struct.error, pa.ArrowException)
 """What reading a damaged page raises."""
 
 _PLAIN, _DICTIONARIES, _RLE = 0, (2, 8), 3  # encodings
@@ -176,7 +176,7 @@ def _content(chunk: Chunk, page: Page) -> tuple[bytes, bytes]:
     with chunk.file.open("rb", buffering=0) as file:
         file.seek(page.start)
         data = file.read(page.size)
-    if len(data) != page.size or not 0 <= raw <= page.size:
+    if len(data) != page.size or not 0 <= raw <= min(page.size, page.full_size):
         raise ValueError("the file ends inside a page")
     if page.checksum >= 0 and zlib.crc32(data) != page.checksum:
         raise ValueError("a page has a wrong checksum")

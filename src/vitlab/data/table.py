@@ -147,7 +147,10 @@ class _Stored:
             rows = ParquetRows([chunk for each in opened for chunk in each.images])
             _note_slowness(table.path, rows)
         self.classes, self.labels = encode(str(table), _joined(opened), opened[0].names, rows.key)
-        self.read = rows.read
+        self.rows: ParquetRows | ArrowRows = rows
+
+    def read(self, index: int) -> tuple[bytes, str]:
+        return self.rows.read(index)
 
 
 def _note_slowness(path: Path, rows: ParquetRows) -> None:
