@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import multiprocessing
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -24,9 +25,10 @@ from vitlab.data.source import Example
 from vitlab.errors import DataError
 
 SUFFIXES = (".parquet", ".arrow", ".csv", ".jsonl")
-# In a folder the first of these that matches anything is the table, so that labels never come from two places.
-_DEEP = tuple(folders + suffix for suffix in ("*.parquet", "*.arrow") for folders in ("", "*/", "*/*/"))
-_PATTERNS = (*_DEEP, "metadata.jsonl", "metadata.csv", "*/metadata.jsonl", "*/metadata.csv")
+_STORED = (".parquet", ".arrow")
+_BESIDE = ("metadata.jsonl", "metadata.csv", "*/metadata.jsonl", "*/metadata.csv")
+_DEPTH = 2  # of the sub-folders of a table: data/train/0000.parquet
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 _NOTED: set[Path] = set()
 
 
@@ -100,12 +102,44 @@ def table_files(path: Path) -> list[Path]:
     """Return the files of the table at `path`: itself, or those a folder holds, sorted; empty if it is no table."""
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
-    for pattern in _PATTERNS:
-        found = [file.relative_to(path) for file in path.glob(pattern)]
-        found = [file for file in found if not file.name.startswith("cache-") and not str(file).startswith(".")]
-        if found:
-            return [path / file for file in sorted(found)]
-    return []
+    found = _stored_files(path)
+    for pattern in _BESIDE:
+        found = found or sorted(file for file in path.glob(pattern) if not file.parent.name.startswith("."))
+    return found
+
+
+def _stored_files(path: Path) -> list[Path]:
+    """Return the files that hold images, all of one kind and one depth, so that labels never come from two places.
+
+    Every folder is listed once, and a folder of images at the depth of the files of a class in ready splits not to its end.
+    """
+    found: dict[tuple[str, int], list[Path]] = {}
+    folders = [str(path)]
+    for depth in range(_DEPTH + 1):
+        deeper: list[str] = []
+        for folder in folders:
+            for entry in _listed(folder):
+                if entry.name.startswith((".", "cache-")):  # datasets leaves cache-*.arrow beside what it saved
+                    continue
+                suffix = next((suffix for suffix in _STORED if entry.name.endswith(suffix)), None)
+                if suffix:
+                    found.setdefault((suffix, depth), []).append(Path(entry.path))
+                elif depth < _DEPTH and entry.is_dir():
+                    deeper.append(entry.path)
+                elif depth == _DEPTH and entry.name.lower().endswith(_IMAGES):
+                    break
+        folders = deeper
+    order = ((suffix, depth) for suffix in _STORED for depth in range(_DEPTH + 1))
+    return sorted(next((found[each] for each in order if each in found), []))
+
+
+def _listed(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Yield the entries of a folder; one that cannot be listed has none: who reads it as class folders says so."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError:
+        return
 
 
 def _split_name(file: Path, root: Path) -> str | None:
