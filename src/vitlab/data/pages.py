@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 _parquet: Any = pyarrow.parquet  # the stubs of pyarrow are incomplete
 _types: Any = pa.types
 _codec: Any = pa.Codec
+_file: Any = pa.OSFile
 
 CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "ZSTD")
 ENCODINGS = frozenset({"PLAIN", "RLE", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "BIT_PACKED"})
@@ -170,42 +171,43 @@ def _page(header: dict[int, Any], start: int, first: int) -> Page:
     return Page(kind, first, header[7][1] if kind == DICTIONARY else 0, *stored, _PLAIN, 0, 1, crc)
 
 
-def _content(chunk: Chunk, page: Page) -> tuple[bytes, bytes]:
-    """Return the content of a page, decompressed, and apart from it the levels of version 2."""
+def _content(chunk: Chunk, page: Page) -> tuple[memoryview, memoryview]:
+    """Return the content of a page, decompressed, and apart from it the levels of version 2.
+
+    Both are in memory of pyarrow, which is used again: that of Python is given back, and half of the time went into new pages.
+    """
     raw = page.levels_size
-    with chunk.file.open("rb", buffering=0) as file:
+    with _file(str(chunk.file)) as file:
         file.seek(page.start)
-        data = file.read(page.size)
+        data = memoryview(file.read_buffer(page.size)).cast("B")
     if len(data) != page.size or not 0 <= raw <= min(page.size, page.full_size):
         raise ValueError("the file ends inside a page")
     if page.checksum >= 0 and zlib.crc32(data) != page.checksum:
         raise ValueError("a page has a wrong checksum")
-    body = data[raw:] if raw else data
+    body, levels = data[raw:], data[:raw]
     if chunk.codec == "UNCOMPRESSED" or not page.compressed or not body:
-        return body, data[:raw]
+        return body, levels
     size = page.full_size - raw
     if chunk.codec == "SNAPPY" and _varint(body, 0)[0] != size:
         raise ValueError("a page holds another number of bytes than it claims")
-    codec: Any = _codec(chunk.codec.lower())
-    return codec.decompress(body, decompressed_size=size, asbytes=True), data[:raw]
+    return memoryview(_codec(chunk.codec.lower()).decompress(body, decompressed_size=size)).cast("B"), levels
 
 
-def _plain(content: bytes, count: int) -> list[Value]:
+def _plain(content: memoryview, count: int) -> list[Value]:
     """Return `count` byte strings, each after its length; they must fill `content`, of which none is copied."""
-    view = memoryview(content)
     length_at = struct.Struct("<I").unpack_from
     values: list[Value] = []
     position = 0
     for _ in range(count):
         end = position + 4 + length_at(content, position)[0]
-        values.append(view[position + 4 : end])
+        values.append(content[position + 4 : end])
         position = end
     if position != len(content):
         raise ValueError("the values of a page do not fill it")
     return values
 
 
-def _hybrid(data: bytes, width: int, count: int) -> NDArray[np.int64]:
+def _hybrid(data: memoryview, width: int, count: int) -> NDArray[np.int64]:
     """Return `count` numbers of `width` bits, stored as runs and bit-packed groups of eight."""
     if width > 32:
         raise ValueError(f"a page has numbers of {width} bits")
@@ -291,7 +293,7 @@ def _value(data: bytes, position: int, kind: int, depth: int) -> tuple[Any, int]
     raise ValueError(f"a page header has a field of unknown kind {kind}")
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
     while shift < 64:
         byte = data[position]
