@@ -6,6 +6,7 @@ from pathlib import Path
 import input as input_path
 import last_block
 import loading
+import table_reading
 import torch
 
 README = Path(__file__).with_name("README.md")
@@ -13,7 +14,7 @@ BEGIN, END = "<!-- table: written by table.py -->", "<!-- end of table -->"
 
 
 def main() -> None:
-    rows = [*last_block.measure(), *input_path.measure(), *loading.measure()]
+    rows = [*last_block.measure(), *input_path.measure(), *loading.measure(), *table_reading.measure()]
     where = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
     table = "\n".join(
         [

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from vitlab.data.digits import Digits as Digits
     from vitlab.data.folder import Folder as Folder
     from vitlab.data.fractals import Fractals as Fractals
+    from vitlab.data.hub import Hub as Hub
     from vitlab.data.table import Table as Table
     from vitlab.errors import VitlabError as VitlabError
     from vitlab.evals.classify import Accuracy as Accuracy
@@ -29,6 +30,7 @@ _PLACES = {
     "Digits": "vitlab.data.digits:Digits",
     "Folder": "vitlab.data.folder:Folder",
     "Fractals": "vitlab.data.fractals:Fractals",
+    "Hub": "vitlab.data.hub:Hub",
     "Predictor": "vitlab.serve.predict:Predictor",
     "Table": "vitlab.data.table:Table",
     "VitlabError": "vitlab.errors:VitlabError",
@@ -49,6 +51,7 @@ __all__ = [
     "Digits",
     "Folder",
     "Fractals",
+    "Hub",
     "Predictor",
     "Table",
     "VitlabError",

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from vitlab.config import parse, to_json
-from vitlab.data import table as table_module
 from vitlab.data.image import decode
 from vitlab.data.table import Table, find_splits
 from vitlab.errors import DataError, ImageError
@@ -104,20 +103,6 @@ def test_settings_splits_and_pickles(tmp_path):
     assert copy == train and value(copy, 7) == value(train, 7)
 
 
-def test_only_so_many_row_groups_are_kept(tmp_path, monkeypatch):
-    table = Table(write(tmp_path / "x.parquet", [0, 1] * 20, names=["a", "b"], group=4))
-    loaded = []
-    load = table.listing._load
-    monkeypatch.setattr(table.listing, "_load", lambda number: loaded.append(number) or load(number))
-    for index in (0, 1, 39, 2, 38):
-        assert value(table, index) == index
-    assert loaded == [0, 9]
-    monkeypatch.setattr(table_module, "_CACHE_BYTES", 1)
-    for index in (39, 20, 21, 39):
-        assert value(table, index) == index
-    assert loaded == [0, 9, 5, 9]
-
-
 def rows(path: Path, lines: list[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".jsonl":
@@ -206,7 +191,7 @@ def test_a_bad_label_is_named(tmp_path, labels, names, message):
 
 
 def test_a_row_without_an_image_is_named_when_it_is_read(tmp_path):
-    images = pa.array([{"bytes": png(0), "path": "0.png"}, {"bytes": None, "path": "1.png"}, None])
+    images = pa.array([{"bytes": png(0), "path": "0.png"}, {"bytes": b"", "path": None}, None])
     table = Table(write(tmp_path / "x.parquet", ["a", "b", "a"], images=images))
     for index in (1, 2):
         with pytest.raises(ImageError, match=f"x.parquet:{index}: .*no image"):
@@ -231,7 +216,7 @@ def test_what_is_no_table_is_refused(tmp_path):
 def test_files_that_disagree_on_the_classes_are_refused(tmp_path):
     write(tmp_path / "1.parquet", [0, 1], names=["a", "b"])
     write(tmp_path / "2.parquet", [0, 1], names=["b", "a"])
-    with pytest.raises(DataError, match="different types or classes"):
+    with pytest.raises(DataError, match=r"2.parquet: .*other class names than 1.parquet: number 0 is 'b', not 'a'"):
         len(Table(tmp_path))
 
 

@@ -32,7 +32,7 @@ Data = Annotated[
     str | None,
     typer.Argument(
         help="A folder of class folders (with train/val folders or without), parquet files, a .csv or .jsonl table, "
-        "'digits' or 'fractals'."
+        "hf://datasets/owner/name, 'digits' or 'fractals'."
     ),
 ]
 EvalData = Annotated[str | None, typer.Option("--eval-data", help="Evaluate on this instead of a part of DATA.")]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -43,8 +44,16 @@ def from_arrow(column: Any, file: Path, name: str) -> Column:
     if not known and not (_types.is_null(inner) and counts is not None):  # of lists that are all empty
         what = f"column '{name}' holds {kind}, not class names or integers, or lists of them"
         raise DataError(file, what, "choose another label_column, or convert it")
-    plain = pa.int64() if _types.is_integer(inner) else pa.string()
-    return Column(column.cast(plain).to_numpy(), counts)
+    return Column(column.cast(pa.int64()).to_numpy() if _types.is_integer(inner) else _strings(column), counts)
+
+
+def _strings(column: Any) -> NDArray[Any]:
+    """Return strings as objects; one that stands in many rows is there once, so that a long one cannot fill the memory."""
+    texts = [np.empty(0, object)]
+    for chunk in column.chunks:
+        coded = chunk if _types.is_dictionary(chunk.type) else chunk.cast(pa.string()).dictionary_encode()
+        texts.append(np.array([*coded.dictionary.to_pylist(), None], object)[coded.indices.to_numpy()])
+    return np.concatenate(texts)
 
 
 def _lengths(chunk: Any) -> NDArray[np.integer]:
@@ -123,8 +132,13 @@ def split_cell(text: object, row: str, name: str, separator: str | None) -> obje
 
 def names_in(metadata: Mapping[bytes, bytes] | None, name: str) -> tuple[str, ...] | None:
     """Return the class names of column `name` in a parquet schema of Hugging Face, None where there are none."""
+    return _names_in((metadata or {}).get(b"huggingface", b""), name)
+
+
+@lru_cache(maxsize=8)  # a thousand files say the same: once in memory, and read once
+def _names_in(text: bytes, name: str) -> tuple[str, ...] | None:
     try:
-        feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][name]
+        feature = json.loads(text)["info"]["features"][name]
         feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
         return tuple(map(str, feature["names"]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
@@ -155,7 +169,7 @@ def encode(
             raise DataError(where, what, "choose a subset that has labels, or correct them")
         classes, flat = names, values
     else:
-        found, flat = np.unique(values, return_inverse=True)
+        found, flat = np.unique(values, return_inverse=True) if values.dtype == np.int64 else _unique(values)
         classes = tuple(map(str, found))
     flat = flat.astype(np.int64)
     if len(classes) + (several and bool((counts == 0).any())) < 2 or not classes:
@@ -165,6 +179,13 @@ def encode(
         return classes, from_flat(flat, counts) if several else flat
     except ValueError as error:
         raise DataError(where, f"has labels that take too much memory ({error})", "remove that image") from None
+
+
+def _unique(values: NDArray[Any]) -> tuple[list[str], Labels]:
+    """Return what `np.unique` does with its inverse, for strings; it would sort them all, a million in seconds."""
+    found = sorted(set(values.tolist()))
+    place = {value: index for index, value in enumerate(found)}
+    return found, np.fromiter((place[value] for value in values.tolist()), np.int64, len(values))
 
 
 def _is_multi_hot(values: NDArray[Any], counts: Labels) -> bool:

@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitlab.data import folder, table
+from vitlab.data import folder, hub, table
 from vitlab.data.digits import Digits
 from vitlab.data.folder import Folder
 from vitlab.data.fractals import Fractals
+from vitlab.data.hub import Hub
 from vitlab.data.table import Table
 from vitlab.errors import DataError
 
-AnySource = Folder | Table | Digits | Fractals
+AnySource = Folder | Table | Hub | Digits | Fractals
 """The sources that settings can name: this union is their registry."""
 
 
@@ -33,7 +34,7 @@ EMBEDDED: dict[str, Callable[[], Digits | Fractals]] = {"digits": Digits, "fract
 
 
 def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
-    """Return the data set `name`: an embedded one, or a path.
+    """Return the data set `name`: an embedded one, a path, or one of the Hugging Face hub (hf://datasets/owner/name).
 
     A path is a folder of class folders, a folder of ready splits that each hold class folders, a parquet, CSV or JSONL
     file, or a folder of those (see `Table`). Where there is a split to train on but none to evaluate on, a stratified
@@ -44,6 +45,9 @@ def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
     """
     if name in EMBEDDED:
         return _divided(EMBEDDED[name](), test_fraction, seed)
+    if name.startswith("hf://"):
+        data = hub.parse_address(name)
+        return _opened(data, hub.find_splits(data), test_fraction, seed)
     path = Path(name)
     if not path.exists():
         known = "".join(f", {word}" for word in EMBEDDED)
@@ -54,8 +58,8 @@ def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
     return _opened(Folder(path), folder.find_splits(path), test_fraction, seed)
 
 
-def _opened(data: Folder | Table, splits: dict[str, str], test_fraction: float, seed: int) -> Opened:
-    subsets: dict[str, Folder | Table] = {split: type(data)(data.path, subset=name) for split, name in splits.items()}
+def _opened(data: Folder | Table | Hub, splits: dict[str, str], test_fraction: float, seed: int) -> Opened:
+    subsets = {split: data.model_copy(update={"subset": name}) for split, name in splits.items()}
     train = subsets.pop("train", None)
     if subsets:
         return Opened(train, {**subsets})

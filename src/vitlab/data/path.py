@@ -1,6 +1,7 @@
 """A data set at a path: what class folders and tables share. Its subsets and parts, and reading its files."""
 
 import os
+import re
 import stat
 from abc import abstractmethod
 from functools import cached_property
@@ -25,7 +26,7 @@ ALIASES = frozenset(name for names in SPLITS.values() for name in names)
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a FIFO must not block
 _MAX_BYTES = 1 << 30  # read of one file; what an image may have is decided when it is decoded
 
-D = TypeVar("D", bound="DataPath")
+D = TypeVar("D", bound="Listed")
 
 
 @runtime_checkable
@@ -43,31 +44,31 @@ class Listing(Protocol):
         ...
 
 
-class DataPath(Settings):
-    """A data set at a path: `subset` names one of its ready splits, `part` one side of a split made by us.
+class Listed(Settings):
+    """A data set that is listed once, on first use: `subset` names one of its ready splits, `part` one side of a split by us.
 
-    It can be made before it exists, from Python or JSON; what is there is listed once, on first use.
+    It can be made before it exists, from Python or JSON.
     """
 
-    path: Path
     subset: str | None = None
     part: Part | None = None
 
-    def __init__(self, path: Path | str | None = None, **fields: Any) -> None:
-        super().__init__(**(fields if path is None else {"path": path, **fields}))
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where the whole subset is, in words."""
 
     def __str__(self) -> str:
-        name = str(self.path / self.subset) if self.subset else str(self.path)
         if self.part is None:
-            return name
+            return self.place
         share = self.part.fraction if self.part.side == "test" else 1 - self.part.fraction
-        return f"{name} ({self.part.side} {share:.0%})"
+        return f"{self.place} ({self.part.side} {share:.0%})"
 
     def __eq__(self, other: object) -> bool:  # of the settings alone, whether listed yet or not
-        return type(self) is type(other) and self._settings() == cast(DataPath, other)._settings()
+        return type(self) is type(other) and self._settings() == cast(Listed, other)._settings()
 
     def __hash__(self) -> int:
-        return hash((self.path, self.subset, self.part))
+        return hash(tuple(self._settings().values()))
 
     def __copy__(self: D) -> D:  # what model_copy(update=...) starts from: not listed yet
         return type(self)(**self._settings())
@@ -81,7 +82,7 @@ class DataPath(Settings):
     @cached_property
     @abstractmethod
     def listing(self) -> Listing:
-        """What is at the path and in the subset, whatever the part."""
+        """What is in the subset, whatever the part."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -123,7 +124,23 @@ class DataPath(Settings):
         return self.model_copy(update={"part": part})
 
 
-def name_splits(path: Path, names: list[str]) -> dict[str, str]:
+class DataPath(Listed):
+    """A data set at a path."""
+
+    path: Path
+
+    def __init__(self, path: Path | str | None = None, **fields: Any) -> None:
+        if path is not None:
+            fields["path"] = path
+        super().__init__(**fields)
+
+    @property
+    def place(self) -> str:
+        """The path, with the name of the subset."""
+        return str(self.path / self.subset) if self.subset else str(self.path)
+
+
+def name_splits(path: Path | str, names: list[str]) -> dict[str, str]:
     """Return which of `names` in `path` are ready splits: "train", "val", "test" to the name, in that order.
 
     Raises:
@@ -144,6 +161,34 @@ def printable(name: str) -> str:
     if name.isprintable():
         return name
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+
+
+def inside(name: object, row: str) -> str:
+    """Return `name`, of an image in a table, if it is a path that stays inside the folder it is relative to.
+
+    Raises:
+        DataError: it leads out of that folder, or is none; `row` names where it stands.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(row, "holds no file name in this row", "add it, or remove the row")
+    if re.match(r"[\\/]|[A-Za-z]:", name) or ".." in re.split(r"[\\/]", name) or "\0" in name:
+        what = f"file name {name!r} leads out of the table's folder"
+        raise DataError(row, what, "move the image into that folder, and name it relative to it")
+    return name
+
+
+def read_beside(folder: Path, name: str, row: str) -> bytes:
+    """Return the image file that the row `row` of a table in `folder` names.
+
+    Raises:
+        ImageError: the name leads out of `folder`, or the file cannot be read.
+    """
+    try:
+        return read_file(folder / inside(name, row))
+    except ImageError:
+        raise
+    except DataError as error:
+        raise ImageError(error.where, error.what, error.remedy) from None
 
 
 def read_file(path: Path) -> bytes:

@@ -7,12 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from vitlab.data.digits import Digits
-from vitlab.data.folder import Folder
-from vitlab.data.fractals import Fractals
 from vitlab.data.labels import is_multi_label
 from vitlab.data.open import AnySource
 from vitlab.data.source import Source
-from vitlab.data.table import Table
 from vitlab.data.transforms import Augment
 from vitlab.errors import DataError
 from vitlab.evals.classify import Accuracy
@@ -87,11 +84,7 @@ def _given(model: Classifier, train: Source, evals: Sequence[Accuracy]) -> Given
 
 def _described(source: Source) -> AnySource | InProgram:
     """Return the source itself where it is settings too, else what can be said of it."""
-    return (
-        source
-        if isinstance(source, Folder | Table | Digits | Fractals)
-        else InProgram(description=str(source), examples=len(source))
-    )
+    return source if isinstance(source, AnySource) else InProgram(description=str(source), examples=len(source))
 
 
 def _fingerprint(model: Classifier) -> str:
