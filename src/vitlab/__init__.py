@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from vitlab.data.digits import Digits as Digits
     from vitlab.data.folder import Folder as Folder
     from vitlab.data.fractals import Fractals as Fractals
+    from vitlab.data.shards import Shards as Shards
     from vitlab.data.table import Table as Table
     from vitlab.errors import VitlabError as VitlabError
     from vitlab.evals.classify import Accuracy as Accuracy
@@ -30,6 +31,7 @@ _PLACES = {
     "Folder": "vitlab.data.folder:Folder",
     "Fractals": "vitlab.data.fractals:Fractals",
     "Predictor": "vitlab.serve.predict:Predictor",
+    "Shards": "vitlab.data.shards:Shards",
     "Table": "vitlab.data.table:Table",
     "VitlabError": "vitlab.errors:VitlabError",
     "build": "vitlab.models.catalog:build_named",
@@ -50,6 +52,7 @@ __all__ = [
     "Folder",
     "Fractals",
     "Predictor",
+    "Shards",
     "Table",
     "VitlabError",
     "build",

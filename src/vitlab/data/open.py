@@ -4,14 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitlab.data import folder, table
+from vitlab.data import folder, shards, table
 from vitlab.data.digits import Digits
 from vitlab.data.folder import Folder
 from vitlab.data.fractals import Fractals
+from vitlab.data.shards import Shards
+from vitlab.data.store import is_address
 from vitlab.data.table import Table
 from vitlab.errors import DataError
 
-AnySource = Folder | Table | Digits | Fractals
+AnySource = Folder | Table | Shards | Digits | Fractals
 """The sources that settings can name: this union is their registry."""
 
 
@@ -33,29 +35,36 @@ EMBEDDED: dict[str, Callable[[], Digits | Fractals]] = {"digits": Digits, "fract
 
 
 def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
-    """Return the data set `name`: an embedded one, or a path.
+    """Return the data set `name`: an embedded one, a path, or the address of a pack ("s3://bucket/photos").
 
     A path is a folder of class folders, a folder of ready splits that each hold class folders, a parquet, CSV or JSONL
-    file, or a folder of those (see `Table`). Where there is a split to train on but none to evaluate on, a stratified
-    `test_fraction` of it, chosen by `seed`, becomes "test".
+    file, or a folder of those (see `Table`), or a pack, or a folder of packs as ready splits (see `Shards`). Where there
+    is a split to train on but none to evaluate on, a stratified `test_fraction` of it, chosen by `seed`, becomes "test".
 
     Raises:
         DataError: there is nothing of that name, or it is no data set.
     """
     if name in EMBEDDED:
         return _divided(EMBEDDED[name](), test_fraction, seed)
+    if is_address(name):
+        return _opened(Shards(name), shards.find_splits(name), test_fraction, seed)
     path = Path(name)
     if not path.exists():
         known = "".join(f", {word}" for word in EMBEDDED)
         remedy = f"give a folder of class folders, or a {', '.join(table.SUFFIXES)} file{known}"
         raise DataError(name, "is no data set: there is no such file or folder", remedy)
+    if shards.is_pack(path):
+        shards.refuse_unfinished(path)
+        return _opened(Shards(name), shards.find_splits(name), test_fraction, seed)
     if path.is_file() or table.table_files(path):
         return _opened(Table(path), table.find_splits(path), test_fraction, seed)
     return _opened(Folder(path), folder.find_splits(path), test_fraction, seed)
 
 
-def _opened(data: Folder | Table, splits: dict[str, str], test_fraction: float, seed: int) -> Opened:
-    subsets: dict[str, Folder | Table] = {split: type(data)(data.path, subset=name) for split, name in splits.items()}
+def _opened(data: Folder | Table | Shards, splits: dict[str, str], test_fraction: float, seed: int) -> Opened:
+    subsets: dict[str, Folder | Table | Shards] = {
+        split: type(data)(data.path, subset=name) for split, name in splits.items()
+    }
     train = subsets.pop("train", None)
     if subsets:
         return Opened(train, {**subsets})

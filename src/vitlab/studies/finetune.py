@@ -10,6 +10,7 @@ from vitlab.data.digits import Digits
 from vitlab.data.folder import Folder
 from vitlab.data.fractals import Fractals
 from vitlab.data.open import AnySource
+from vitlab.data.shards import Shards
 from vitlab.data.source import Source
 from vitlab.data.table import Table
 from vitlab.data.transforms import Augment
@@ -86,7 +87,7 @@ def _described(source: Source) -> AnySource | InProgram:
     """Return the source itself where it is settings too, else what can be said of it."""
     return (
         source
-        if isinstance(source, Folder | Table | Digits | Fractals)
+        if isinstance(source, Folder | Table | Shards | Digits | Fractals)
         else InProgram(description=str(source), examples=len(source))
     )
 
