@@ -1,13 +1,14 @@
-"""`vitlab data`: what is done with data sets themselves."""
+"""`vitlab data`: the verbs about data sets."""
 
 import typer
 
-from vitlab.cli.data_pack import data_pack
+from vitlab.cli.data_pack import pack
 
-data = typer.Typer(no_args_is_help=True, help="Prepare data sets: pack them into shards.")
-data.command("pack")(data_pack)
+app = typer.Typer(no_args_is_help=True, help="Prepare data sets before they are trained on.")
+for verb in (pack,):
+    app.command()(verb)
 
 
-@data.callback()
-def _verbs() -> None:
-    """Keep `pack` a verb of its own while it is the only one."""
+@app.callback()
+def _several() -> None:
+    """Let a verb that is the only one have a name."""

@@ -8,7 +8,7 @@ import typer
 from vitlab.cli import options
 
 
-def data_pack(
+def pack(
     source: Annotated[str, typer.Argument(help="A data set, as for finetune.")],
     out: Annotated[Path, typer.Argument(help="The folder to make; ready splits become train, val and test in it.")],
     shard_size: Annotated[str, typer.Option(help="About how large a shard is: 256MB, 1GB.")] = "256MB",
@@ -24,18 +24,16 @@ def data_pack(
     import os
 
     from vitlab.cli.bar import bar
-    from vitlab.data.pack import pack
+    from vitlab.data.pack import pack as pack_data
 
     size = options.parse_bytes(shard_size, "--shard-size")
-    with bar("packing", "images") as advance:
-        packs = pack(
-            source,
-            out,
-            size,
-            workers or os.cpu_count() or 1,
-            skip_bad=on_bad_image == options.OnBadImage.SKIP,
-            advance=advance,
-        )
+    skip_bad = on_bad_image == options.OnBadImage.SKIP
+    try:
+        with bar("packing", "images") as advance:
+            packs = pack_data(source, out, size, workers or os.cpu_count() or 1, skip_bad=skip_bad, advance=advance)
+    except KeyboardInterrupt:
+        typer.echo("what is packed is kept; the same command goes on", err=True)
+        raise
     for packed in packs.values():
         for skipped in packed.pack.manifest.skipped:
             typer.echo(f"skipped {skipped.name}: {skipped.reason}", err=True)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vitlab.cli import data
 from vitlab.cli.convert import convert
-from vitlab.cli.data import data
 from vitlab.cli.demo import demo
 from vitlab.cli.evaluate import evaluate
 from vitlab.cli.finetune import finetune
@@ -21,7 +21,7 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (demo, finetune, pretrain, evaluate, predict, convert, models):
     app.command()(verb)
-app.add_typer(data, name="data")
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> bool:

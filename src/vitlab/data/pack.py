@@ -105,8 +105,9 @@ def _pack_split(packer: Packer, workers: int, advance: Advance) -> list[ImageErr
                 _finish(packer)
         return found
     finally:
-        for draft in packer.target.glob(".*.part"):
-            files.remove(draft)
+        with writing(packer.target):
+            for draft in packer.target.glob(".*.part"):
+                files.remove(draft)
 
 
 def _finish(packer: Packer) -> None:

@@ -129,7 +129,8 @@ class Packer:
                     files.flush_folder(target.parent)
                     files.write_atomic(self._note_path(shard), note.model_dump_json().encode())
         finally:
-            files.remove(draft)
+            with writing(draft):
+                files.remove(draft)
         return [error for _, error in bad]
 
     def _note_path(self, shard: int) -> Path:

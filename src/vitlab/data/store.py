@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from vitlab.config import nearest
 from vitlab.errors import DataError
@@ -20,6 +20,7 @@ RETRIES, BACKOFF_SECONDS = 3, 0.5
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Store(Protocol):
     """Files below one place, read by pieces. May be used after a fork, in both processes."""
 
@@ -83,7 +84,7 @@ class Local:
             if len(self._handles) > OPEN_FILES:
                 self._handles.popitem(last=False)
             left = os.fstat(handle.number).st_size - start
-            return os.pread(handle.number, max(0, min(size, left)), start)  # no memory for what is not there
+            return os.pread(handle.number, min(size, left), start) if left > 0 else b""
         except FileNotFoundError:
             raise
         except OSError as error:

@@ -31,7 +31,7 @@ _KINDS = (  # how the bytes of an image file begin; webdataset chooses its decod
     (rb"....ftypavi", "avif"),
     (rb"\0\0\0\x0cjP|\xff\x4f\xff\x51", "jp2"),
     (rb"P[1-7]\s", "ppm"),
-    (rb"\0\0\1\0", "ico"),
+    (rb"\0\0\x01\0", "ico"),
 )
 
 
