@@ -88,17 +88,22 @@ def test_a_fault_at_any_operation(tmp_path, wanted, monkeypatch, code, every):
 
 
 def test_killed_at_any_moment(tmp_path, wanted):
-    source, rng, out, kills = str(tmp_path / "source"), random.Random(0), tmp_path / "out", 0
-    for attempt in range(12):
-        pid = in_a_child(partial(pack, source, out, SMALL, 1 + attempt % 2))
-        time.sleep(rng.random() * 0.15)
-        os.kill(pid, signal.SIGKILL)
-        kills += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-        assert not out.exists() or named(out, wanted)
-        if out.exists():
-            released(out)
-    go_on(source, out)
-    assert contents(out) == wanted and kills > 0
+    source, rng, out, ends = str(tmp_path / "source"), random.Random(0), tmp_path / "out", []
+    while 0 not in ends[-1:]:
+        there, more = files_in(out), rng.randint(1, 6)
+        pid, end = in_a_child(partial(pack, source, out, SMALL, 1 + len(ends) % 2)), (0, 0)
+        while end == (0, 0):
+            if files_in(out) >= there + more:
+                os.kill(pid, signal.SIGKILL)
+            end = os.waitpid(pid, os.WNOHANG)
+        ends.append(os.waitstatus_to_exitcode(end[1]))
+        assert named(out, wanted)
+        released(out)
+    assert contents(out) == wanted and ends.count(-signal.SIGKILL) > 3 and set(ends) == {0, -signal.SIGKILL}
+
+
+def files_in(folder):
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 def released(out, seconds=20.0):
