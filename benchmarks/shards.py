@@ -81,7 +81,13 @@ def measure(packed: Path) -> list[float]:
 
 
 def main() -> None:
-    columns = ("examples", "open and read one, ms", "memory for it, MB", "order, place and label, µs", "read an example, µs")
+    columns = (
+        "examples",
+        "open and read one, ms",
+        "memory for it, MB",
+        "order, place and label, µs",
+        "read an example, µs",
+    )
     columns += (f"memory after {READS:,} of each, MB", "index mapped by then, MB")
     print("| " + " | ".join(columns) + " |")
     print("| --- " * len(columns) + "|")
@@ -90,7 +96,9 @@ def main() -> None:
         for count in COUNTS:
             stretch(packed, count)
             opened, memory, ordered, read, private, mapped = np.median([measure(packed) for _ in range(5)], axis=0)
-            print(f"| {count:,} | {opened:.1f} | {memory:.1f} | {ordered:.0f} | {read:.0f} | {private:.1f} | {mapped:.1f} |")
+            print(
+                f"| {count:,} | {opened:.1f} | {memory:.1f} | {ordered:.0f} | {read:.0f} | {private:.1f} | {mapped:.1f} |"
+            )
 
 
 if __name__ == "__main__":

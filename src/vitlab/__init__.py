@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from vitlab.data.fractals import Fractals as Fractals
     from vitlab.data.shards import Shards as Shards
     from vitlab.data.table import Table as Table
+    from vitlab.data.webdataset import WebDataset as WebDataset
     from vitlab.errors import VitlabError as VitlabError
     from vitlab.evals.classify import Accuracy as Accuracy
     from vitlab.evals.fewshot import fewshot as fewshot
@@ -34,6 +35,7 @@ _PLACES = {
     "Shards": "vitlab.data.shards:Shards",
     "Table": "vitlab.data.table:Table",
     "VitlabError": "vitlab.errors:VitlabError",
+    "WebDataset": "vitlab.data.webdataset:WebDataset",
     "build": "vitlab.models.catalog:build_named",
     "convert": "vitlab.weights.convert:convert",
     "cost": "vitlab.cost:",
@@ -55,6 +57,7 @@ __all__ = [
     "Shards",
     "Table",
     "VitlabError",
+    "WebDataset",
     "build",
     "convert",
     "cost",

@@ -193,8 +193,8 @@ def test_a_repair_that_changes_the_size_of_shards_starts_them_anew(tmp_path, mon
 @pytest.mark.parametrize(
     ("taken", "words"),
     [
-        (lambda out: out.write_text("mine"), "exists and is not empty"),
-        (lambda out: (out / "mine").mkdir(parents=True), "exists and is not empty"),
+        (lambda out: out.write_text("mine"), "is a file; choose another folder"),
+        (lambda out: (out / "mine").mkdir(parents=True), "is not empty; choose another folder"),
         (lambda out: pack(str(draw(out.with_name("source"))), out), "is packed already"),
     ],
 )

@@ -32,7 +32,7 @@ Data = Annotated[
     str | None,
     typer.Argument(
         help="A folder of class folders (with train/val folders or without), parquet files, a .csv or .jsonl table, "
-        "what `vitlab data pack` made (also at s3:// and other addresses), 'digits' or 'fractals'."
+        "what `vitlab data pack` made (also at s3:// and other addresses), webdataset's .tar files, 'digits' or 'fractals'."
     ),
 ]
 EvalData = Annotated[str | None, typer.Option("--eval-data", help="Evaluate on this instead of a part of DATA.")]

@@ -4,16 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitlab.data import folder, shards, table
+from vitlab.data import folder, shards, table, webdataset
 from vitlab.data.digits import Digits
 from vitlab.data.folder import Folder
 from vitlab.data.fractals import Fractals
 from vitlab.data.shards import Shards
 from vitlab.data.store import is_address
 from vitlab.data.table import Table
+from vitlab.data.webdataset import WebDataset
 from vitlab.errors import DataError
 
-AnySource = Folder | Table | Shards | Digits | Fractals
+AnySource = Folder | Table | Shards | WebDataset | Digits | Fractals
 """The sources that settings can name: this union is their registry."""
 
 
@@ -38,8 +39,9 @@ def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
     """Return the data set `name`: an embedded one, a path, or the address of a pack ("s3://bucket/photos").
 
     A path is a folder of class folders, a folder of ready splits that each hold class folders, a parquet, CSV or JSONL
-    file, or a folder of those (see `Table`), or a pack, or a folder of packs as ready splits (see `Shards`). Where there
-    is a split to train on but none to evaluate on, a stratified `test_fraction` of it, chosen by `seed`, becomes "test".
+    file, or a folder of those (see `Table`), a pack, or a folder of packs as ready splits (see `Shards`), or tar files that others
+    wrote (see `WebDataset`). Where there is a split to train on but none to evaluate on, a stratified `test_fraction` of it, chosen
+    by `seed`, becomes "test".
 
     Raises:
         DataError: there is nothing of that name, or it is no data set.
@@ -56,13 +58,17 @@ def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
     if shards.is_pack(path):
         shards.refuse_unfinished(path)
         return _opened(Shards(name), shards.find_splits(name), test_fraction, seed)
+    if webdataset.tar_files(path):
+        return _opened(WebDataset(path), webdataset.find_splits(path), test_fraction, seed)
     if path.is_file() or table.table_files(path):
         return _opened(Table(path), table.find_splits(path), test_fraction, seed)
     return _opened(Folder(path), folder.find_splits(path), test_fraction, seed)
 
 
-def _opened(data: Folder | Table | Shards, splits: dict[str, str], test_fraction: float, seed: int) -> Opened:
-    subsets: dict[str, Folder | Table | Shards] = {
+def _opened(
+    data: Folder | Table | Shards | WebDataset, splits: dict[str, str], test_fraction: float, seed: int
+) -> Opened:
+    subsets: dict[str, Folder | Table | Shards | WebDataset] = {
         split: type(data)(data.path, subset=name) for split, name in splits.items()
     }
     train = subsets.pop("train", None)

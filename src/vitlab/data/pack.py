@@ -209,7 +209,8 @@ def _claimed(out: Path, identity: bytes) -> Generator[None]:
     taken = out.exists() and (not out.is_dir() or any(entry.name != _DRAFT.name for entry in out.iterdir()))
     if taken and not job.exists():
         packed = (out / MANIFEST).exists() or (out.is_dir() and any(out.glob(f"*/{MANIFEST}")))
-        raise DataError(out, "is packed already" if packed else "exists and is not empty", "choose another folder")
+        taken_by = "is packed already" if packed else "is not empty" if out.is_dir() else "is a file"
+        raise DataError(out, taken_by, "choose another folder")
     with writing(out):
         job.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(job.with_name("lock"), os.O_RDWR | os.O_CREAT, 0o644)

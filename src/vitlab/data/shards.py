@@ -126,13 +126,18 @@ def find_splits(path: str) -> dict[str, str]:
 
 def is_pack(path: Path) -> bool:
     """Return whether the folder `path` is a pack, holds packs as ready splits, or is one that is not finished."""
-    return any((path / name).is_file() for name in (MANIFEST, JOB)) or bool(find_splits(str(path)))
+    return (path / MANIFEST).is_file() or _is_unfinished(path) or bool(find_splits(str(path)))
 
 
 def refuse_unfinished(path: Path) -> None:
-    """Raise a DataError if a part of the pack at `path` is still missing."""
-    if (path / JOB).is_file():
+    """Raise a DataError if the pack at `path` is not finished, or one of its ready splits is not."""
+    if _is_unfinished(path):
         raise DataError(path, "is a pack that is not finished", "go on with the same `vitlab data pack` command")
+
+
+def _is_unfinished(path: Path) -> bool:
+    in_progress = (path.parent / JOB).is_file() and not (path / MANIFEST).is_file()  # one of several splits
+    return in_progress or (path / JOB).is_file()
 
 
 def _place(path: str, subset: str | None) -> str:

@@ -14,6 +14,7 @@ from vitlab.data.shards import Shards
 from vitlab.data.source import Source
 from vitlab.data.table import Table
 from vitlab.data.transforms import Augment
+from vitlab.data.webdataset import WebDataset
 from vitlab.errors import DataError
 from vitlab.evals.classify import Accuracy
 from vitlab.models.classifier import Classifier, head_of
@@ -87,7 +88,7 @@ def _described(source: Source) -> AnySource | InProgram:
     """Return the source itself where it is settings too, else what can be said of it."""
     return (
         source
-        if isinstance(source, Folder | Table | Shards | Digits | Fractals)
+        if isinstance(source, Folder | Table | Shards | WebDataset | Digits | Fractals)
         else InProgram(description=str(source), examples=len(source))
     )
 
