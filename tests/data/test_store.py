@@ -123,6 +123,17 @@ def test_a_failure_that_passes_is_no_failure_and_one_that_lasts_is_named(remote,
     assert not isinstance(error.value, ImageError)  # an outage makes no image a bad one, to be left out
 
 
+@pytest.mark.parametrize("subset", [None, "train"])
+def test_what_is_not_reached_is_not_said_to_be_no_pack(remote, monkeypatch, subset):
+    def cut(self, *arguments, **options):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(type(MEMORY), "cat_file", cut)
+    monkeypatch.setattr(type(MEMORY), "exists", lambda *_, **__: False)  # what fsspec says of it
+    with pytest.raises(DataError, match=r"shards.json: cannot be read \(no route to host\); check the address"):
+        len(Shards(remote[0], subset=subset))
+
+
 def test_a_shard_that_is_gone_is_named(remote):
     shards = Shards(remote[0])
     MEMORY.rm("/bucket/photos/shard-000000.tar")

@@ -61,7 +61,7 @@ def named(out, wanted):
 
 
 @pytest.mark.parametrize("code", [None, errno.ENOSPC], ids=["killed", "full"])
-@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_fault_at_any_operation(tmp_path, wanted, monkeypatch, code, every):
     source, seen = str(tmp_path / "source"), []
     with monkeypatch.context() as patched:

@@ -143,12 +143,13 @@ def _is_unfinished(path: Path) -> bool:
 def _place(path: str, subset: str | None) -> str:
     """Return where the pack of a subset is; "val" also finds "valid", as in a folder of class folders."""
     splits = find_splits(path)
-    if subset is None and (splits or not open_store(path).has(MANIFEST)):
+    remote = is_address(path)  # then "not there" may be "not reached": reading will say which
+    if subset is None and (splits or not (remote or open_store(path).has(MANIFEST))):
         raise _no_pack(path, splits)
     if subset is None:
         return path
     name = splits.get(subset, subset)
-    if name not in splits.values():
+    if name not in splits.values() and (splits or not remote):
         refuse_unfinished(Path(path))
         raise DataError(path, f"has no subset '{subset}'", nearest(subset, list(splits)) or "leave subset out")
     return f"{path.rstrip('/')}/{name}"
@@ -157,7 +158,7 @@ def _place(path: str, subset: str | None) -> str:
 def _no_pack(path: str, splits: dict[str, str]) -> DataError:
     if splits:
         return DataError(path, f"holds ready splits: {', '.join(splits)}", "choose one by subset")
-    if not is_address(path) and not Path(path).is_dir():
+    if not Path(path).is_dir():
         return DataError(path, "does not exist", "check the path")
     refuse_unfinished(Path(path))
     return DataError(path, f"is no pack: it has no {MANIFEST}", "make one with: vitlab data pack SOURCE OUT")
