@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from vitlab.data.folder import Folder as Folder
     from vitlab.data.fractals import Fractals as Fractals
     from vitlab.data.hub import Hub as Hub
+    from vitlab.data.shards import Shards as Shards
     from vitlab.data.table import Table as Table
+    from vitlab.data.webdataset import WebDataset as WebDataset
     from vitlab.errors import VitlabError as VitlabError
     from vitlab.evals.classify import Accuracy as Accuracy
     from vitlab.evals.fewshot import fewshot as fewshot
@@ -32,8 +34,10 @@ _PLACES = {
     "Fractals": "vitlab.data.fractals:Fractals",
     "Hub": "vitlab.data.hub:Hub",
     "Predictor": "vitlab.serve.predict:Predictor",
+    "Shards": "vitlab.data.shards:Shards",
     "Table": "vitlab.data.table:Table",
     "VitlabError": "vitlab.errors:VitlabError",
+    "WebDataset": "vitlab.data.webdataset:WebDataset",
     "build": "vitlab.models.catalog:build_named",
     "convert": "vitlab.weights.convert:convert",
     "cost": "vitlab.cost:",
@@ -53,8 +57,10 @@ __all__ = [
     "Fractals",
     "Hub",
     "Predictor",
+    "Shards",
     "Table",
     "VitlabError",
+    "WebDataset",
     "build",
     "convert",
     "cost",

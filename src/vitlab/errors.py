@@ -60,6 +60,10 @@ def _bad_images(where: str, what: str, remedy: str, images: list[ImageError]) ->
     return error
 
 
+class PackError(VitlabError):
+    """A data set could not be packed to the end; what is packed is kept, and the same command goes on from there."""
+
+
 class WeightsError(RequestError):
     """A file holds no weights, or weights that do not fit the model."""
 

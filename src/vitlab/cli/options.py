@@ -32,7 +32,8 @@ Data = Annotated[
     str | None,
     typer.Argument(
         help="A folder of class folders (with train/val folders or without), parquet files, a .csv or .jsonl table, "
-        "hf://datasets/owner/name, 'digits' or 'fractals'."
+        "what `vitlab data pack` made (also at s3:// and other addresses), webdataset's .tar files, hf://datasets/owner/name, "
+        "'digits' or 'fractals'."
     ),
 ]
 EvalData = Annotated[str | None, typer.Option("--eval-data", help="Evaluate on this instead of a part of DATA.")]
@@ -104,3 +105,21 @@ def parse_size(text: str | None, flag: str = "--image-size") -> int | tuple[int,
     if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise SettingsError(flag, f"'{text}' is no size", "write 224, or 384x640 for height x width")
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def parse_bytes(text: str, flag: str) -> int:
+    """Return "256MB" as 256,000,000 and "1GiB" as 2³⁰.
+
+    Raises:
+        SettingsError: it is no number of bytes above zero.
+    """
+    import re
+
+    from vitlab.errors import SettingsError
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip(), re.IGNORECASE)
+    scale = (1024 if found[3] else 1000) ** " kmgt".index(found[2].lower() or " ") if found else 0
+    size = int(float(found[1]) * scale) if found else 0
+    if size < 1:
+        raise SettingsError(flag, f"'{text}' is no size", "write 256MB, or 1GB")
+    return size

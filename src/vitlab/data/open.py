@@ -4,15 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitlab.data import folder, hub, table
+from vitlab.data import folder, hub, shards, table, webdataset
 from vitlab.data.digits import Digits
 from vitlab.data.folder import Folder
 from vitlab.data.fractals import Fractals
 from vitlab.data.hub import Hub
+from vitlab.data.shards import Shards
+from vitlab.data.store import is_address
 from vitlab.data.table import Table
+from vitlab.data.webdataset import WebDataset
 from vitlab.errors import DataError
 
-AnySource = Folder | Table | Hub | Digits | Fractals
+AnySource = Folder | Table | Shards | WebDataset | Hub | Digits | Fractals
 """The sources that settings can name: this union is their registry."""
 
 
@@ -34,11 +37,14 @@ EMBEDDED: dict[str, Callable[[], Digits | Fractals]] = {"digits": Digits, "fract
 
 
 def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
-    """Return the data set `name`: an embedded one, a path, or one of the Hugging Face hub (hf://datasets/owner/name).
+    """Return the data set `name`: an embedded one, a path, one of the Hugging Face hub, or the address of a pack.
+
+    The hub's are hf://datasets/owner/name; a pack is where `vitlab data pack` wrote it, also "s3://bucket/photos".
 
     A path is a folder of class folders, a folder of ready splits that each hold class folders, a parquet, CSV or JSONL
-    file, or a folder of those (see `Table`). Where there is a split to train on but none to evaluate on, a stratified
-    `test_fraction` of it, chosen by `seed`, becomes "test".
+    file, or a folder of those (see `Table`), a pack, or a folder of packs as ready splits (see `Shards`), or tar files that others
+    wrote (see `WebDataset`). Where there is a split to train on but none to evaluate on, a stratified `test_fraction` of it, chosen
+    by `seed`, becomes "test".
 
     Raises:
         DataError: there is nothing of that name, or it is no data set.
@@ -48,17 +54,26 @@ def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
     if name.startswith("hf://"):
         data = hub.parse_address(name)
         return _opened(data, hub.find_splits(data), test_fraction, seed)
+    if is_address(name):
+        return _opened(Shards(name), shards.find_splits(name), test_fraction, seed)
     path = Path(name)
     if not path.exists():
         known = "".join(f", {word}" for word in EMBEDDED)
         remedy = f"give a folder of class folders, or a {', '.join(table.SUFFIXES)} file{known}"
         raise DataError(name, "is no data set: there is no such file or folder", remedy)
+    if shards.is_pack(path):
+        shards.refuse_unfinished(path)
+        return _opened(Shards(name), shards.find_splits(name), test_fraction, seed)
+    if webdataset.tar_files(path):
+        return _opened(WebDataset(path), webdataset.find_splits(path), test_fraction, seed)
     if path.is_file() or table.table_files(path):
         return _opened(Table(path), table.find_splits(path), test_fraction, seed)
     return _opened(Folder(path), folder.find_splits(path), test_fraction, seed)
 
 
-def _opened(data: Folder | Table | Hub, splits: dict[str, str], test_fraction: float, seed: int) -> Opened:
+def _opened(
+    data: Folder | Table | Shards | WebDataset | Hub, splits: dict[str, str], test_fraction: float, seed: int
+) -> Opened:
     subsets = {split: data.model_copy(update={"subset": name}) for split, name in splits.items()}
     train = subsets.pop("train", None)
     if subsets:

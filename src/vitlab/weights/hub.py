@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from vitlab.config import nearest
 from vitlab.errors import WeightsError
+from vitlab.files import cache_folder as cache_folder
 from vitlab.weights.download import MissingError, UnreachableError, check_address, download, unreachable
 from vitlab.weights.format import open_tensors
 
@@ -88,12 +89,6 @@ def resolve(name: str | Path, *, fetch: bool = True) -> Path:
             target, f"cannot be written ({error.strerror})", "make room, or set VITLAB_CACHE to another folder"
         ) from None
     return target
-
-
-def cache_folder() -> Path:
-    """Return the folder for downloads: $VITLAB_CACHE, or vitlab in $XDG_CACHE_HOME, which is ~/.cache unless it is set."""
-    ours, common = os.environ.get("VITLAB_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(ours) if ours else (Path(common) if common else Path.home() / ".cache") / "vitlab"
 
 
 def _url(name: str) -> str:

@@ -1,0 +1,40 @@
+"""`vitlab data pack`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitlab.cli import options
+
+
+def pack(
+    source: Annotated[str, typer.Argument(help="A data set, as for finetune.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make; ready splits become train, val and test in it.")],
+    shard_size: Annotated[str, typer.Option(help="About how large a shard is: 256MB, 1GB.")] = "256MB",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
+    on_bad_image: options.BadImages = options.OnBadImage.FAIL,
+) -> None:
+    """Pack a data set into tar shards with an index, for local disks and object stores.
+
+    The bytes of the files stay as they are, in the order of the source, and every image is decoded once to see that it can be.
+    When it is interrupted, the same command goes on. The result is used like any data set, also where it was copied to: vitlab
+    finetune OUT, vitlab finetune s3://bucket/OUT.
+    """
+    import os
+
+    from vitlab.cli.bar import bar
+    from vitlab.data.pack import pack as pack_data
+
+    size = options.parse_bytes(shard_size, "--shard-size")
+    skip_bad = on_bad_image == options.OnBadImage.SKIP
+    try:
+        with bar("packing", "images") as advance:
+            packs = pack_data(source, out, size, workers or os.cpu_count() or 1, skip_bad=skip_bad, advance=advance)
+    except KeyboardInterrupt:
+        typer.echo("what is packed is kept; the same command goes on", err=True)
+        raise
+    for packed in packs.values():
+        for skipped in packed.pack.manifest.skipped:
+            typer.echo(f"skipped {skipped.name}: {skipped.reason}", err=True)
+        typer.echo(f"packed   {packed}: {packed.describe()}")

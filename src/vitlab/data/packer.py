@@ -1,0 +1,224 @@
+"""Packer: makes the shards of one source, each apart from all others, so that any process can make any of them, and again.
+
+A shard gets its name when it is whole, on the disk and read back; a note of it says so to a packing that goes on later.
+"""
+
+import errno
+import hashlib
+import io
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitlab import files
+from vitlab.config import Settings
+from vitlab.data.crew import Advance
+from vitlab.data.image import decode
+from vitlab.data.index import shard_name
+from vitlab.data.source import Example, Source
+from vitlab.data.tar import END, MEMBERS, Label, Packed, TarError, pack_example, unpack_example
+from vitlab.errors import ImageError, PackError
+
+_MAX_EXAMPLES = 1_000_000 // MEMBERS  # what reads a tar may refuse more than a million members
+_PROBES = 256
+
+
+class Note(Settings):
+    """What is known of a finished shard: which examples it is of, the bytes of each that it holds, and which were left out."""
+
+    first: int
+    stop: int
+    sha256: str
+    sizes: tuple[int, ...]
+    skipped: tuple[tuple[int, str, str], ...] = ()
+
+    def kept(self) -> NDArray[np.int64]:
+        """Return the examples that the shard holds."""
+        return np.setdiff1d(np.arange(self.first, self.stop), [index for index, _, _ in self.skipped])
+
+
+@dataclass(frozen=True)
+class Packer:
+    """Packs `source` into shards of about `shard_bytes` in the folder `target`, with notes on them in the folder `notes`.
+
+    With `skip_bad` images that cannot be decoded are left out; without, a shard with one is not made.
+    """
+
+    source: Source
+    target: Path
+    notes: Path
+    shard_bytes: int
+    skip_bad: bool
+
+    @cached_property
+    def _probed(self) -> list[int]:
+        """The bytes of some examples in a shard: always the same ones."""
+        sizes: list[int] = []
+        for index in np.unique(np.linspace(0, len(self.source) - 1, _PROBES).astype(np.int64)):
+            try:
+                example = self.source.read(int(index))
+                sizes.append(len(pack_example(Packed(0, 0, example.key, _file_of(example)))))
+            except ImageError:
+                continue
+        return sizes
+
+    @cached_property
+    def per_shard(self) -> int:
+        """How many examples a shard holds: two digits of what fits, so that one file that changes seldom moves them all."""
+        sizes = self._probed
+        count = max(1, min(_MAX_EXAMPLES, int(self.shard_bytes * len(sizes) / max(1, sum(sizes)))))
+        unit = 10 ** max(0, len(str(count)) - 2)
+        return count // unit * unit
+
+    @property
+    def shards(self) -> int:
+        """How many shards there will be."""
+        return -(-len(self.source) // self.per_shard)
+
+    @property
+    def expected_bytes(self) -> int:
+        """About how much all shards take."""
+        return len(self.source) * sum(self._probed) // max(1, len(self._probed))
+
+    def range(self, shard: int) -> Sequence[int]:
+        """Return the examples that a shard is of."""
+        return range(shard * self.per_shard, min((shard + 1) * self.per_shard, len(self.source)))
+
+    def label(self, index: int) -> Label:
+        """Return the label of an example, or its labels where the source has several."""
+        row = self.source.labels[index]
+        return int(row) if row.ndim == 0 else tuple(int(each) for each in row if each >= 0)
+
+    def note(self, shard: int) -> Note | None:
+        """Return the note of a finished shard, None where there is none of the same examples."""
+        try:
+            note = Note.model_validate_json(self._note_path(shard).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return note if range(note.first, note.stop) == self.range(shard) else None
+
+    def make(self, shard: int, advance: Advance) -> list[ImageError]:
+        """Make a shard and its note, unless they are there and whole; return the images that cannot be used.
+
+        Raises:
+            PackError: the disk is full or failing; nothing is left of the shard.
+        """
+        target, note = self.target / shard_name(shard), self.note(shard)
+        if note is not None and (self.skip_bad or not note.skipped) and _is_whole(target, note):
+            advance(len(self.range(shard)))
+            return [ImageError(name, reason) for _, name, reason in note.skipped]
+        draft = target.with_name(f".{target.name}.part")
+        bad: list[tuple[int, ImageError]] = []
+        try:
+            digest, sizes = self._write(draft, shard, bad, advance)
+            if self.skip_bad or not bad:
+                first, stop = self.range(shard)[0], self.range(shard)[-1] + 1
+                skipped = tuple((index, error.where, error.what) for index, error in bad)
+                note = Note(first=first, stop=stop, sha256=digest, sizes=sizes, skipped=skipped)
+                with writing(target):
+                    _read_back(draft, note)
+                    files.rename(draft, target)
+                    files.flush_folder(target.parent)
+                    files.write_atomic(self._note_path(shard), note.model_dump_json().encode())
+        finally:
+            with writing(draft):
+                files.remove(draft)
+        return [error for _, error in bad]
+
+    def _note_path(self, shard: int) -> Path:
+        return self.notes / f"{shard:06d}.json"
+
+    def _write(
+        self, draft: Path, shard: int, bad: list[tuple[int, ImageError]], advance: Advance
+    ) -> tuple[str, tuple[int, ...]]:
+        """Write the runs of a shard; return the SHA-256 of all and the bytes of each. What cannot be decoded is added to `bad`."""
+        digest, sizes = hashlib.sha256(), list[int]()
+        with writing(draft):
+            file = draft.open("wb", buffering=0)
+        with file:
+            for index in self.range(shard):
+                try:
+                    example = self.source.read(index)
+                    image = _checked(example)
+                except ImageError as error:
+                    bad.append((index, error))
+                else:
+                    if self.skip_bad or not bad:  # else it is made again, when they are repaired
+                        run = pack_example(Packed(index, self.label(index), example.key, image))
+                        _put(file, draft, run)
+                        digest.update(run)
+                        sizes.append(len(run))
+                advance(1)
+            _put(file, draft, END)
+            digest.update(END)
+            with writing(draft):
+                os.fsync(file.fileno())
+        return digest.hexdigest(), tuple(sizes)
+
+
+@contextmanager
+def writing(path: Path) -> Generator[None]:
+    """Turn an error of the disk into one line that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = f"{'make room' if full else 'check the disk and its permissions'}; the same command goes on"
+        raise PackError(path, f"cannot be written ({error.strerror or error})", remedy) from None
+
+
+def _put(file: IO[bytes], path: Path, data: bytes) -> None:
+    """Write all of `data` to a file without a buffer: one that is left full cannot be closed on a full disk."""
+    left = memoryview(data)
+    with writing(path):
+        while left:
+            left = left[file.write(left) :]
+
+
+def _checked(example: Example) -> bytes:
+    """Return the file of an example, after decoding it."""
+    if isinstance(example.data, bytes):
+        decode(example.data, example.key)
+    return _file_of(example)
+
+
+def _file_of(example: Example) -> bytes:
+    """Return the file of an example; pixels become a PNG."""
+    if isinstance(example.data, bytes):
+        return example.data
+    file = io.BytesIO()
+    Image.fromarray(example.data).save(file, "PNG")
+    return file.getvalue()
+
+
+def _is_whole(target: Path, note: Note) -> bool:
+    try:
+        return target.stat().st_size == sum(note.sizes) + len(END) and files.sha256(target) == note.sha256
+    except OSError:
+        return False
+
+
+def _read_back(path: Path, note: Note) -> None:
+    """Read a shard from the disk, not from memory where the system allows that, and compare it with what was written."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            for size in note.sizes:
+                run = file.read(size)
+                digest.update(run)
+                unpack_example(run)
+        except TarError:
+            digest.update(b"damaged")
+        digest.update(file.read())
+    if digest.hexdigest() != note.sha256:
+        raise PackError(path, "reads back other bytes than were written", "the disk or its cable is failing")
