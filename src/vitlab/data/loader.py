@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from vitlab.data.batch import Batch, collate
+from vitlab.data.check import find_bad_images
 from vitlab.data.image import decode
 from vitlab.data.order import examples_at
 from vitlab.data.preprocess import ImageSpec
@@ -111,26 +112,6 @@ def _leave_interrupts_to_the_parent(_: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-class _Checks(Dataset[ImageError | None]):
-    """What is wrong with each image."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def __getitem__(self, index: int) -> ImageError | None:
-        try:
-            pixels_of(self.source.read(index))
-        except ImageError as error:
-            return error
-        return None
-
-
-def find_bad_images(source: Source, workers: int = 0) -> dict[int, ImageError]:
-    """Decode every image of `source` once, in `workers` processes, and return the error of each that fails, by index."""
-    errors = _loader(_Checks(source), range(len(source)), workers)
-    return {index: error for index, error in enumerate(errors) if error is not None}
 
 
 def bad_images_error(source: Source) -> BadImagesError:
