@@ -1,5 +1,6 @@
 """How far a pass over a data set is: a line that moves in a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ def progress(what: str, total: int) -> Generator[Callable[[], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     columns = (
         TextColumn(what),
         BarColumn(),
@@ -21,8 +22,8 @@ def progress(what: str, total: int) -> Generator[Callable[[], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    # Without a thread of its own: processes are forked meanwhile.
-    bar = Progress(*columns, console=console, transient=True, auto_refresh=False, redirect_stdout=False)
+    # Without a thread of its own: processes are forked meanwhile. What is printed to the same terminal goes above it.
+    bar = Progress(*columns, console=console, transient=True, auto_refresh=False, redirect_stdout=sys.stdout.isatty())
     task = bar.add_task("", total=total, rate="")
     begun = shown = time.monotonic()
     done = 0

@@ -27,11 +27,10 @@ class Checked:
         return sum(map(len, self.bad.values()))
 
     def lines(self, data: str) -> list[str]:
-        """Return every bad image, the warnings and the counts of the data set `data`, for people."""
-        lines = [str(error) for errors in self.bad.values() for error in errors]
-        lines += [f"warning: {line}" for line in self.duplicates.warnings()]
+        """Return the warnings and the counts of the data set `data`, for people."""
         total = sum(self.totals.values())
-        return [*lines, f"{data}: {total:,} images, {total - self.count:,} good, {self.count:,} bad"]
+        counts = f"{data}: {total:,} images, {total - self.count:,} good, {self.count:,} bad"
+        return [*(f"warning: {line}" for line in self.duplicates.warnings()), counts]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything, for programs."""
@@ -53,9 +52,10 @@ def check(
     sources: Mapping[str, Source],
     workers: int = 0,
     patience: float = PATIENCE,
-    seen: Callable[[], None] = lambda: None,
+    seen: Callable[[ImageError | None], None] = lambda _: None,
 ) -> Checked:
-    """Decode every image of the splits `sources` once and return what was found; `seen` is called after each.
+    """Decode every image of the splits `sources` once and return what was found; `seen` is called after each, in
+    order, with its error where it has one.
 
     What two images of the same content mean is in `Duplicates`; images that cannot be decoded are not compared.
     """
@@ -69,7 +69,7 @@ def check(
                 bad[split].append(answer)
             else:
                 digests[split][index] = np.frombuffer(answer, np.uint8)
-            seen()
+            seen(answer if isinstance(answer, ImageError) else None)
     totals = {split: len(source) for split, source in sources.items()}
     return Checked(totals, bad, find_duplicates(sources, digests))
 

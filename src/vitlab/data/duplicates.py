@@ -77,9 +77,11 @@ def find_duplicates(sources: Mapping[str, Source], digests: Mapping[str, Digests
     place = np.concatenate([np.arange(len(sources[name])) for name in splits])
     content = np.ascontiguousarray(np.concatenate([digests[name] for name in splits])).view(np.uint64)
     order = np.lexsort(content.T)
-    order = order[np.any(content != 0, axis=1)[order]]
-    new = np.ones(len(order), bool)
-    new[1:] = np.any(content[order[1:]] != content[order[:-1]], axis=1)
+    order = order[np.any(content, axis=1)[order]]
+    new = np.arange(len(order)) == 0
+    for column in content.T:  # one at a time, for the sake of memory
+        ordered = column[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
     starts = np.flatnonzero(new)
     counts = np.diff(starts, append=len(order))
     several = counts > 1

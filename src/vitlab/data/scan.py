@@ -1,11 +1,12 @@
 """Every example of a source once, read by many processes; one that dies or hangs costs the file it was reading, and names it."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from typing import Any, Generic, TypeVar, cast
 
@@ -17,6 +18,7 @@ PATIENCE = 60.0
 """Seconds that one file may take; the slowest that is allowed takes a few, so what takes longer does not come back."""
 _TICK = 1.0
 _CHUNK = 256  # examples given to a process at a time: neighbours, because tables decode theirs together
+_SEND_SECONDS = 0.05  # answers travel together: one message each would cost more than the header of an image
 
 T = TypeVar("T")
 
@@ -52,35 +54,37 @@ def _seen(source: Source, look: Callable[[Example], T], index: int) -> T | Image
 
 
 class _Worker(Generic[T]):
-    """A process that looks at the examples it is given and sends one answer for each."""
+    """A process that looks at the examples it is given and sends its answers; `here` is the example it is at."""
 
     def __init__(self, source: Source, look: Callable[[Example], T]) -> None:
         self.pipe, far = multiprocessing.Pipe()
-        self.process = multiprocessing.Process(target=_work, args=(source, look, far), daemon=True)
-        self.process.start()
+        self.here = multiprocessing.RawValue(ctypes.c_longlong, 0)
+        self.process = multiprocessing.Process(target=_work, args=(source, look, far, self.here), daemon=True)
+        with _uninterrupted():
+            self.process.start()
         far.close()  # so that its end is the end of the pipe
-        self.waiting = range(0)
+        self.waiting: Sequence[int] = ()
         self.silent = 0.0
 
-    def give(self, examples: range) -> None:
+    def give(self, examples: Sequence[int]) -> None:
         self.waiting, self.silent = examples, 0.0
         with suppress(OSError):  # of one that has ended, which is found when its answer is awaited
             self.pipe.send(examples)
 
-    def take(self) -> tuple[int, T | ImageError]:
-        """Return the next example and its answer.
+    def take(self) -> dict[int, T | ImageError]:
+        """Return the answers to the next few examples.
 
         Raises:
             EOFError: the process has ended.
         """
         try:
-            answer = self.pipe.recv()
-        except ConnectionError:
+            answers = self.pipe.recv()
+        except OSError:  # it ended within a message
             raise EOFError from None
-        if isinstance(answer, Exception) and not isinstance(answer, ImageError):
-            raise answer
-        index, self.waiting, self.silent = self.waiting[0], self.waiting[1:], 0.0
-        return index, cast(T | ImageError, answer)
+        if isinstance(answers, Exception):
+            raise answers
+        taken, self.waiting, self.silent = self.waiting[: len(answers)], self.waiting[len(answers) :], 0.0
+        return dict(zip(taken, cast(list[T | ImageError], answers), strict=True))
 
     def end(self) -> int:
         """Kill the process and return its exit code, of its own death if it was dead."""
@@ -105,10 +109,11 @@ def _scan_by(workers: int, source: Source, look: Callable[[Example], T], patienc
         while turn < count:
             for place, lost in _hear(team, chunks, answers, patience):
                 what, remedy = _loss(team[place].end(), lost, patience)
-                rest = team[place].waiting
-                answers[rest[0]] = ImageError(_name(source, rest[0]), what, remedy)
+                at, rest = team[place].here.value, team[place].waiting
+                at = at if at in rest else rest[0]  # it had just begun
+                answers[at] = ImageError(_name(source, at), what, remedy)
                 team[place] = _Worker(source, look)
-                team[place].give(rest[1:] or next(chunks, range(0)))
+                team[place].give([index for index in rest if index != at] or next(chunks, ()))
             while turn in answers:
                 yield answers.pop(turn)
                 turn += 1
@@ -120,7 +125,7 @@ def _scan_by(workers: int, source: Source, look: Callable[[Example], T], patienc
 
 
 def _hear(
-    team: list[_Worker[T]], chunks: Iterator[range], answers: dict[int, T | ImageError], patience: float
+    team: list[_Worker[T]], chunks: Iterator[Sequence[int]], answers: dict[int, T | ImageError], patience: float
 ) -> list[tuple[int, bool]]:
     """Take the answers that are there; return which workers are lost, and whether by silence."""
     begun = time.monotonic()
@@ -132,13 +137,12 @@ def _hear(
         if worker.pipe in ready:
             try:
                 while worker.waiting and worker.pipe.poll():
-                    index, answer = worker.take()
-                    answers[index] = answer
+                    answers |= worker.take()
             except EOFError:
                 lost.append((place, False))
                 continue
             if not worker.waiting:
-                worker.give(next(chunks, range(0)))
+                worker.give(next(chunks, ()))
         elif worker.waiting:
             worker.silent += passed
             if worker.silent >= patience:
@@ -146,9 +150,22 @@ def _hear(
     return lost
 
 
+@contextmanager
+def _uninterrupted() -> Generator[None]:
+    """Hold Ctrl-C back: while a process is forked it would be lost, or end the new process before that can ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _loss(code: int, silent: bool, patience: float) -> tuple[str, str]:
     if silent:
-        return f"was not read and decoded within {patience:.0f} seconds", "see whether its disk answers, or remove it"
+        return f"was not read and decoded within {patience:g} seconds", "see whether its disk answers, or remove it"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return f"ended the process that was reading it ({how})", "see whether memory was short, or remove it"
 
@@ -158,19 +175,33 @@ def _name(source: Source, index: int) -> str:
     return source.key(index) if isinstance(source, Folder) else f"example {index} of {source}"
 
 
-def _work(source: Source, look: Callable[[Example], Any], pipe: "connection.Connection[Any, Any]") -> None:
+def _work(
+    source: Source, look: Callable[[Example], Any], pipe: "connection.Connection[Any, Any]", here: ctypes.c_longlong
+) -> None:
     """Answer until there is no one left to answer; Ctrl-C is for the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     with suppress(EOFError, OSError):
         while parent is None or parent.is_alive():
             if pipe.poll(5.0):
-                for index in pipe.recv():
-                    pipe.send(_answer(source, look, index))
+                _answer(source, look, pipe, here)
 
 
-def _answer(source: Source, look: Callable[[Example], Any], index: int) -> Any:
-    try:
-        return _seen(source, look, index)
-    except Exception as error:  # is raised in the parent
-        return error
+def _answer(
+    source: Source, look: Callable[[Example], Any], pipe: "connection.Connection[Any, Any]", here: ctypes.c_longlong
+) -> None:
+    """Look at the examples that come next."""
+    answers: list[Any] = []
+    sent = time.monotonic()
+    for index in pipe.recv():
+        here.value = index
+        try:
+            answers.append(_seen(source, look, index))
+        except Exception as error:
+            pipe.send(error)  # is raised in the parent
+            return
+        if time.monotonic() - sent > _SEND_SECONDS:
+            pipe.send(answers)
+            answers, sent = [], time.monotonic()
+    if answers:
+        pipe.send(answers)

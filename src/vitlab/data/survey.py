@@ -72,7 +72,8 @@ def survey(source: Source, workers: int, seen: Callable[[], None]) -> tuple[Spli
     """Return what `source` holds and the digest of every example; it is read once, by `workers` processes."""
     count = len(source)
     digests = np.zeros((count, DIGEST_BYTES), np.uint8)
-    width, height, size = (np.zeros(count, np.int64) for _ in range(3))
+    width, height = np.zeros(count, np.int32), np.zeros(count, np.int32)
+    size = np.zeros(count, np.int64)
     formats: Counter[str] = Counter()
     grey = turned = 0
     for index, look in enumerate(scan(source, _look, workers)):
@@ -121,6 +122,6 @@ def _key(source: Source, index: int) -> str:
         return error.where
 
 
-def _sizes(width: NDArray[np.int64], height: NDArray[np.int64], size: NDArray[np.int64]) -> dict[str, Spread]:
+def _sizes(width: NDArray[np.int32], height: NDArray[np.int32], size: NDArray[np.int64]) -> dict[str, Spread]:
     columns = {"width": width, "height": height, "aspect_ratio": width / height, "bytes": size}
     return {name: Spread(*(float(f(column)) for f in (np.min, np.median, np.max))) for name, column in columns.items()}
