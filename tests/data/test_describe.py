@@ -10,6 +10,7 @@ from vitlab.data.open import open_splits
 def photos(tmp_path):
     names = [f"train/{name}/{index}.png" for name, count in (("Cat", 12), ("dog", 11)) for index in range(count)]
     root = fill(tmp_path / "photos", *names, "train/dog/notes.txt", "train/dog/.x", "val/cat/1.png", "val/dog/1.png")
+    fill(root, "more/cat/x.png", "read.me", ".git/x")
     for place, path in enumerate(sorted(root.rglob("*.png"))):
         path.write_bytes(path.read_bytes() + bytes([place]))
     (root / "train/Cat/0.png").write_bytes((root / "train/dog/0.png").read_bytes())
@@ -30,6 +31,7 @@ def test_what_a_person_should_look_at_comes_most_harmful_first(tmp_path):
         "not readable as images of train (`vitlab data check` says why): train/dog/9.png",
     ]
     text = "\n".join(found.lines())
+    assert "left out beside the splits: more/, read.me\n" in text
     assert "left out of train: hidden or a system file (1): dog/.x" in text
     assert "left out of train: not an image by its suffix (1): dog/notes.txt" in text
     assert (

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vitlab.data.duplicates import Digests, Duplicates, find_duplicates
+from vitlab.data.folder import Folder, find_beside
 from vitlab.data.oddity import FIRST_LEVEL, describe_twins, find_twins, shared_subfolders
 from vitlab.data.source import Source
 from vitlab.data.survey import FEW, Split, survey
@@ -19,7 +20,8 @@ class Description:
     """What the splits of a data set hold; the first is the one to train on.
 
     `twins` are class names that look alike, `untrained` the classes of other splits that the first lacks,
-    `shared_subfolders` the names of sub-folders that are in several classes.
+    `shared_subfolders` the names of sub-folders that are in several classes, `beside` what is in the folder of ready splits
+    and belongs to none.
     """
 
     data: str
@@ -28,6 +30,7 @@ class Description:
     twins: list[tuple[str, ...]]
     untrained: dict[str, list[str]]
     shared_subfolders: dict[str, list[str]]
+    beside: list[str]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything, for programs."""
@@ -78,6 +81,8 @@ class Description:
             for reason, count in Counter(split.left_out.values()).most_common():
                 names = [key for key, why in split.left_out.items() if why == reason]
                 lines += ["", f"left out{self._of(name)}: {reason} ({count:,}): {_some(names)}"]
+        if self.beside:
+            lines += ["", f"left out beside the splits: {_some(self.beside)}"]
         warnings = self.warnings()
         return lines + [""] * bool(warnings) + [f"warning: {line}" for line in warnings]
 
@@ -108,6 +113,7 @@ def describe(
     trained = set(next(iter(splits.values())).counts)
     untrained = {name: [each for each in split.counts if each not in trained] for name, split in splits.items()}
     shared = {name: shared_subfolders(source) for name, source in sources.items()}
+    one = next(iter(sources.values()))
     return Description(
         data,
         splits,
@@ -115,6 +121,7 @@ def describe(
         find_twins(list(dict.fromkeys(name for split in splits.values() for name in split.counts))),
         {name: classes for name, classes in untrained.items() if classes},
         {name: names for name, names in shared.items() if names},
+        find_beside(one.path) if isinstance(one, Folder) and one.subset else [],
     )
 
 

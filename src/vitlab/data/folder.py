@@ -110,6 +110,17 @@ def find_splits(path: Path) -> dict[str, str]:
     return name_splits(path, [entry.name for entry in named if any(_folders(Path(entry.path)))])
 
 
+def find_beside(path: Path) -> list[str]:
+    """Return what is in the folder `path` beside its ready splits and is not read, sorted; hidden and system files are not named.
+
+    Raises:
+        DataError: the folder cannot be read, or two sub-folders are the same split.
+    """
+    splits = find_splits(path).values()
+    others = [entry for entry in _entries(path) if entry.name not in splits and not _hidden(entry.name)]
+    return [printable(entry.name) + "/" * _is_folder(entry) for entry in others]
+
+
 def find_images(root: Path) -> list[Path]:
     """Return the images in and below `root` in order, in class folders or not, told by their suffix as `Folder` does.
 
