@@ -1,5 +1,7 @@
 import json
 
+from rich.cells import cell_len
+
 from tests.data.test_folder import fill
 from vitlab.data.describe import describe
 from vitlab.data.digits import Digits
@@ -75,3 +77,9 @@ def test_ready_splits_are_named_and_what_is_undivided_is_all_of_it(tmp_path):
     assert list(open_splits(str(tmp_path / "s"))) == ["train", "test"]
     assert {name: len(source) for name, source in open_splits(str(tmp_path / "t")).items()} == {"train": 2}
     assert {name: len(source) for name, source in open_splits("digits").items()} == {"all": 1797}
+
+
+def test_columns_are_straight_where_letters_are_wide(tmp_path):
+    found = describe("wide", {"all": Folder(fill(tmp_path, "汉字/1.png", "cat/1.png", "\U0001f431/1.png"))})
+    rows = [line for line in found.lines() if line.endswith("  1") and line.startswith("  ")]
+    assert len(rows) == 3 and len({cell_len(row) for row in rows}) == 1

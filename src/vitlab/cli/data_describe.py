@@ -20,7 +20,7 @@ def describe(
 ) -> None:
     """Say what a data set holds: counts, class balance, sizes, formats, duplicates, what is left out, what looks wrong.
 
-    Only headers are read, so it is fast; `vitlab data check` decodes every image. --seed chooses the examples on the sheet.
+    No image is decoded, so it is fast; `vitlab data check` decodes them all. --seed chooses the examples on the sheet.
     """
     from vitlab.cli.data_progress import progress
     from vitlab.data.describe import describe as describe_all

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.cells import cell_len
+
 from vitlab.data.duplicates import Digests, Duplicates, find_duplicates
 from vitlab.data.folder import Folder, find_beside
 from vitlab.data.oddity import FIRST_LEVEL, describe_twins, find_twins, shared_subfolders
@@ -156,12 +158,14 @@ def _column(split: Split) -> dict[str, str]:
 
 
 def _table(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        for row in rows
-    ]
-    return ["  ".join(line).rstrip() for line in lines]
+    """Return the rows as lines: the first column to the left, the others to the right."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+
+    def line(row: list[str]) -> str:
+        space = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        return "  ".join([row[0] + space[0], *map(str.__add__, space[1:], row[1:])]).rstrip()
+
+    return [line(row) for row in rows]
 
 
 def _some(names: list[str], count: int | None = None) -> str:
