@@ -1,7 +1,11 @@
 """What every test may ask for: the reference data beside the project, small models, and data sets in memory."""
 
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +71,33 @@ def golden(shared: Path) -> Callable[[str], Case]:
     folder = shared / "golden"
     cases = json.loads((folder / "index.json").read_text())["cases"]
     return lambda name: Case(name, cases[name], folder)
+
+
+@pytest.fixture(scope="session")
+def layouts(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of odd folder layouts. Only to be read."""
+    folder = tmp_path_factory.mktemp("corpus")
+    subprocess.run([sys.executable, shared / "nasty" / "make_nasty.py", folder], check=True, stdout=subprocess.DEVNULL)
+    return folder / "fs"
+
+
+@pytest.fixture
+def unprivileged(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Any]:
+    """Work in a folder without root's power to read everything, whoever runs the tests."""
+
+    @contextmanager
+    def work(folder: Path) -> Iterator[None]:
+        monkeypatch.chdir(folder)  # which needs no permission on what is above it
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if root:
+                os.seteuid(0)
+
+    return work
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vitlab.data.loader import EvalBatches, TrainBatches, bad_images_error, find_bad_images, load, pixels_of
+from vitlab.data.check import find_bad_images
+from vitlab.data.loader import EvalBatches, TrainBatches, bad_images_error, load, pixels_of
 from vitlab.data.order import examples_at
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Example

@@ -9,6 +9,7 @@ import vitlab as package
 from tests.end_to_end.conftest import environment, vitlab
 
 VERBS = ("demo", "finetune", "pretrain", "evaluate", "predict", "convert", "models")
+DATA_VERBS = ("describe", "check")
 HEAVY = ("torch", "matplotlib", "pyarrow", "PIL", "numpy")
 
 
@@ -25,7 +26,8 @@ def test_every_help_and_the_version_are_shown_without_importing_anything_heavy()
     done = python(
         "import sys\n"
         "from vitlab.cli.main import _run\n"
-        f"for words in (['--help'], ['--version'], *([verb, '--help'] for verb in {VERBS})):\n"
+        f"data = [['data', '--help'], *(['data', verb, '--help'] for verb in {DATA_VERBS})]\n"
+        f"for words in (['--help'], ['--version'], *([verb, '--help'] for verb in {VERBS}), *data):\n"
         "    sys.argv = ['vitlab', *words]\n"
         "    print('>', *words)\n"
         "    assert _run() == 0\n"
@@ -35,6 +37,7 @@ def test_every_help_and_the_version_are_shown_without_importing_anything_heavy()
     parts = done.stdout.split("\n> ")
     assert parts[-1].strip() == "[]"
     assert "vitlab 0." in parts[1]
+    assert len(parts) == 2 + len(VERBS) + 1 + len(DATA_VERBS) + 1
     for part, words in zip(parts, ["", *VERBS], strict=False):
         assert "Usage:" in part or "--version" in part, words
     assert all(verb in parts[0] for verb in VERBS)
@@ -44,6 +47,9 @@ def test_help_names_every_verb_that_there_is():
     from vitlab.cli.main import app
 
     assert tuple(command.callback.__name__ for command in app.registered_commands) == VERBS
+    (data,) = app.registered_groups
+    named = [command.callback.__name__ for command in data.typer_instance.registered_commands]
+    assert data.name == "data" and set(DATA_VERBS) <= set(named)
 
 
 def test_the_process_shows_help_and_version():

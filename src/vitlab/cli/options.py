@@ -36,6 +36,10 @@ Data = Annotated[
         "'digits' or 'fractals'."
     ),
 ]
+Described = Annotated[str, typer.Argument(metavar="DATA", help="A data set, as for finetune.")]
+Readers = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Processes that read; 0 for none but this. Default: one a core.")
+]
 EvalData = Annotated[str | None, typer.Option("--eval-data", help="Evaluate on this instead of a part of DATA.")]
 Out = Annotated[Path | None, typer.Option(help="The run folder; it must not exist. Default: runs/<recipe>-<data>.")]
 Model = Annotated[

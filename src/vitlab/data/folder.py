@@ -39,13 +39,14 @@ class Folder(DataPath):
 
     Classes and files are in the order of `sorted`. `subset` names a sub-folder that holds the class folders ("val" also
     finds "valid", "validation" and "dev"); without it `path` itself holds them. Files are taken as images by their
-    suffix, also those without one; `listing.ignored` counts the rest: hidden and system files, other suffixes, FIFOs
-    and sockets, links back to a folder that holds them. Other links are followed.
+    suffix, also those without one; `listing.ignored` says of the rest why: hidden and system files, other suffixes, FIFOs
+    and sockets, images beside the class folders, links back to a folder that holds them or into another class. Other
+    links are followed.
 
     Raises, on first use:
-        DataError: the folder is missing or holds ready splits instead of classes, there are images beside the class
-            folders, a link leads nowhere; or, except in a val or test subset, there is a class without images or only
-            one class.
+        DataError: the folder is missing or holds ready splits instead of classes, a folder cannot be read, a link leads
+            nowhere, two classes would be written alike; or, except in a val or test subset, there is a class without
+            images or only one class.
     """
 
     type: Literal["Folder"] = "Folder"
@@ -69,17 +70,19 @@ class Folder(DataPath):
             raise DataError(root, f"holds ready splits ({', '.join(folders)}), not classes", remedy)
         names: list[str] = []
         counts: list[int] = []
+        dangling: list[str] = []
         for folder in folders:
-            found = sorted(_files(folder, root, ignored))
+            found = sorted(_files(folder, root, ignored, dangling))
             names += found
             counts.append(len(found))
+        _refuse_dangling(root, dangling)
         if self.subset is None or self.subset.lower() in SPLITS["train"]:
             _check_trainable(root, folders, counts)
         elif not names:
             raise DataError(root, "holds no images", f"put class folders into it; looked for were {_LOOKED_FOR}")
         labels = np.repeat(np.arange(len(folders)), counts)
         prefix = "" if root == self.path else f"{root.name}/"
-        return FolderListing(tuple(map(printable, folders)), labels, [prefix + name for name in names], ignored)
+        return FolderListing(_class_names(root, folders), labels, [prefix + name for name in names], ignored)
 
     def read(self, index: int) -> Example:
         """Return the file at `index`; its key is its path relative to `path`, with odd characters escaped.
@@ -89,6 +92,10 @@ class Folder(DataPath):
         """
         name = self.listing.names[int(self.indices[index])]
         return Example(read_file(self.path / name), int(self.labels[index]), printable(name))
+
+    def key(self, index: int) -> str:
+        """Return the key of the example at `index` without reading its file."""
+        return printable(self.listing.names[int(self.indices[index])])
 
 
 def find_splits(path: Path) -> dict[str, str]:
@@ -103,6 +110,17 @@ def find_splits(path: Path) -> dict[str, str]:
     return name_splits(path, [entry.name for entry in named if any(_folders(Path(entry.path)))])
 
 
+def find_beside(path: Path) -> list[str]:
+    """Return what is in the folder `path` beside its ready splits and is not read, sorted; hidden and system files are not named.
+
+    Raises:
+        DataError: the folder cannot be read, or two sub-folders are the same split.
+    """
+    splits = find_splits(path).values()
+    others = [entry for entry in _entries(path) if entry.name not in splits and not _hidden(entry.name)]
+    return [printable(entry.name) + "/" * _is_folder(entry) for entry in others]
+
+
 def find_images(root: Path) -> list[Path]:
     """Return the images in and below `root` in order, in class folders or not, told by their suffix as `Folder` does.
 
@@ -113,8 +131,10 @@ def find_images(root: Path) -> list[Path]:
         entry.name for entry in _entries(root) if not _hidden(entry.name) and entry.is_file() and "." in entry.name
     ]
     names = [name for name in loose if _is_image_name(name)]
+    dangling: list[str] = []
     for folder in _folders(root):
-        names += _files(folder.name, root, {})
+        names += _files(folder.name, root, {}, dangling)
+    _refuse_dangling(root, dangling)
     return [root / name for name in sorted(names)]
 
 
@@ -156,14 +176,29 @@ def _class_folders(root: Path) -> tuple[list[str], dict[str, str]]:
             loose.append(printable(entry.name))
         else:
             ignored[printable(entry.name)] = "not in a class folder"
-    if loose and folders:
-        what = f"holds {len(loose)} images beside its class folders ({', '.join(loose[:3])}{', …' * (len(loose) > 3)})"
-        raise DataError(root, what, "move them into the folder of their class, or away")
+    ignored.update(dict.fromkeys(loose, "an image in no class folder"))
     if not folders:
         what = f"holds {len(loose)} images but no class folders" if loose else "holds no images"
         remedy = f"make one folder a class in it; looked for are {_LOOKED_FOR}"
         raise DataError(root, what, remedy)
     return folders, ignored
+
+
+def _class_names(root: Path, folders: list[str]) -> tuple[str, ...]:
+    classes = tuple(map(printable, folders))
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise DataError(root, f"has two class folders that are written '{twice}'", "rename one of them")
+    return classes
+
+
+def _refuse_dangling(root: Path, names: list[str]) -> None:
+    if names:
+        others = f", and so are {len(names) - 1} others: {', '.join(map(printable, names[1:10]))}"
+        what = f"is a link that leads nowhere{others * (len(names) > 1)}{', …' * (len(names) > 10)}"
+        raise DataError(
+            printable(str(root / names[0])), what, "repair or remove it" if not names[1:] else "repair or remove them"
+        )
 
 
 def _check_trainable(root: Path, folders: list[str], counts: list[int]) -> None:
@@ -177,16 +212,20 @@ def _check_trainable(root: Path, folders: list[str], counts: list[int]) -> None:
         raise DataError(root, what, "give at least two class folders")
 
 
-def _files(folder: str, root: Path, ignored: dict[str, str]) -> Iterator[str]:
+def _files(folder: str, root: Path, ignored: dict[str, str], dangling: list[str]) -> Iterator[str]:
     """Yield the images in and below `folder`, a name in `root`, as paths relative to `root`; every real folder once."""
     seen: set[str] = set()
     within = Path(os.path.realpath(root))
+    top = os.path.realpath(root / folder)
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
         real = os.path.realpath(root / folder)
         if real in seen or within.is_relative_to(real):
             ignored[printable(folder)] = "a link to a folder that is read already or that holds it"
+            continue
+        if Path(real).is_relative_to(within) and not Path(real).is_relative_to(top):
+            ignored[printable(folder)] = "a link into another class"
             continue
         seen.add(real)
         for entry in _entries(root / folder):
@@ -198,7 +237,7 @@ def _files(folder: str, root: Path, ignored: dict[str, str]) -> Iterator[str]:
             elif not _is_image_name(entry.name):
                 ignored[printable(name)] = "not an image by its suffix"
             elif entry.is_symlink() and not os.path.exists(entry.path):
-                raise DataError(printable(entry.path), "is a link that leads nowhere", "repair or remove it")
+                dangling.append(name)
             elif entry.is_file():
                 yield name
             else:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from vitlab.data.batch import Batch, collate
+from vitlab.data.check import find_bad_images
 from vitlab.data.image import Picture, decode
 from vitlab.data.order import examples_at
 from vitlab.data.preprocess import ImageSpec
@@ -142,29 +143,6 @@ def load(batches: TrainBatches | EvalBatches, steps: Sequence[int], workers: int
         if isinstance(batch, ImageError):
             raise batch
         yield batch
-
-
-class _Checks(Dataset[ImageError | None]):
-    """What is wrong with each image."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def __getitem__(self, index: int) -> ImageError | None:
-        at(index)
-        try:
-            pixels_of(self.source.read(index))
-        except ImageError as error:
-            return error
-        finally:
-            at(-1)
-        return None
-
-
-def find_bad_images(source: Source, workers: int = 0) -> dict[int, ImageError]:
-    """Decode every image of `source` once, in `workers` processes, and return the error of each that fails, by index."""
-    errors = ahead(_Checks(source), range(len(source)), workers, str(source))
-    return {index: error for index, error in enumerate(errors) if error is not None}
 
 
 def bad_images_error(source: Source) -> BadImagesError:

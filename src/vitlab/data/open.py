@@ -71,6 +71,18 @@ def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
     return _opened(Folder(path), folder.find_splits(path), test_fraction, seed)
 
 
+def open_splits(name: str) -> dict[str, AnySource]:
+    """Return the ready splits of the data set `name`, the one to train on first, or all of it as "all".
+
+    Raises:
+        DataError: there is nothing of that name, or it is no data set.
+    """
+    opened = open_data(name)
+    if opened.whole is not None:
+        return {getattr(opened.whole, "subset", None) or "all": opened.whole}
+    return ({} if opened.train is None else {"train": opened.train}) | opened.evals
+
+
 def _opened(
     data: Folder | Table | Shards | WebDataset | Hub, splits: dict[str, str], test_fraction: float, seed: int
 ) -> Opened:
@@ -83,4 +95,4 @@ def _opened(
 
 def _divided(whole: AnySource, test_fraction: float, seed: int) -> Opened:
     train, test = whole.split(test_fraction, seed)
-    return Opened(train, {"test": test}, whole)
+    return Opened(train, {"test": test} if len(test) else {}, whole)  # no class may have two images to divide

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.config import parse, read_json
+from vitlab.data.check import find_bad_images
 from vitlab.data.folder import find_images
-from vitlab.data.loader import find_bad_images
 from vitlab.data.source import Pixels, Source, Subset
 from vitlab.errors import BadImagesError, DataError, ImageError
 from vitlab.evals.classify import AnyPredictions, classify

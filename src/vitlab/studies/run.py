@@ -1,6 +1,7 @@
 """Start, resume and finish a run: settings in, a run folder out."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ import torch
 
 from vitlab import files
 from vitlab.config import Settings, difference, parse, to_json
+from vitlab.data.check import find_bad_images
 from vitlab.data.labels import Labels, is_multi_label, renumber
-from vitlab.data.loader import TrainBatches, find_bad_images
+from vitlab.data.loader import TrainBatches
+from vitlab.data.oddity import oddities
 from vitlab.data.source import Source, Subset, class_indices
 from vitlab.errors import BadImagesError, DataError, ImageError, RunFolderError, WeightsError
 from vitlab.evals.classify import Accuracy, AnyPredictions, classify
@@ -25,6 +28,8 @@ from vitlab.train.objective import check_objective, weights_for
 from vitlab.train.run import RunFolder, describe_environment, read_metrics, refuse_taken
 from vitlab.train.state import TrainState
 from vitlab.weights.load import fit, load, read
+
+log = logging.getLogger("vitlab")
 
 Say = Callable[[str], None]
 FREE_TO_CHANGE = ("workers", "device", "tensorboard")
@@ -188,10 +193,16 @@ def _open_data(settings: RunSettings, say: Say, given: Given | None) -> Data:
     """Return the sources, without their bad images where the settings say to skip them."""
     train_source = given.train if given else _opened(settings.train_data)
     evals = given.evals if given else {name: _opened(source) for name, source in settings.evals.items()}
+    lines = oddities(train_source)
     for source in evals.values():
         class_indices(source.classes, train_source.classes, str(source))
         if not isinstance(settings.train.objective, MaskedPatches):
             refuse_unlabelled(source)
+        lines += oddities(source, twins=False)  # its classes are among those
+    if not evals and not given:
+        lines.append(f"{train_source}: no class has two images, so that none is held back to evaluate on")
+    for line in dict.fromkeys(lines):
+        log.warning("%s", line)
     if settings.on_bad_image == "fail":
         _refuse_bad_images([train_source, *evals.values()], settings.workers, say)
         return Data(train_source, evals)
