@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vitlab.cli import data
 from vitlab.cli.convert import convert
 from vitlab.cli.demo import demo
 from vitlab.cli.evaluate import evaluate
@@ -20,6 +21,7 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (demo, finetune, pretrain, evaluate, predict, convert, models):
     app.command()(verb)
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> bool:
