@@ -6,11 +6,11 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 from vitlab.download import progress
 from vitlab.errors import DataError
@@ -25,8 +25,7 @@ _PIECE = 1 << 20
 class _Member(NamedTuple):
     name: str
     is_folder: bool
-    size: int
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], BufferedIOBase]
 
 
 def unpack(archive: Path, folder: Path, kind: Kind, most_bytes: int | None = None) -> None:
@@ -39,59 +38,69 @@ def unpack(archive: Path, folder: Path, kind: Kind, most_bytes: int | None = Non
         DataError: the archive is damaged, or holds what it must not; what was unpacked before is left.
     """
     limit = most_bytes or max(LEAST_LIMIT, RATIO * archive.stat().st_size)
-    written = 0
     try:
-        with progress("unpacking", archive.name, None) as advance:
-            for count, member in enumerate(_members(archive, kind)):
-                if count >= MAX_MEMBERS:
-                    raise _unsafe(archive, f"has more than {MAX_MEMBERS:,} members")
-                target = folder / _safe(member.name, archive)
-                if member.is_folder:
-                    target.mkdir(parents=True, exist_ok=True)
-                    continue
-                if written + member.size > limit:
-                    raise _unsafe(archive, f"unpacks to more than {limit:,} bytes")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with closing(member.open()) as source, target.open("xb") as file:
-                    while piece := source.read(_PIECE):
-                        written += len(piece)
-                        if written > limit:
-                            raise _unsafe(archive, f"unpacks to more than {limit:,} bytes")
-                        file.write(piece)
-                        advance(written)
-    except FileExistsError as error:
-        raise _unsafe(archive, f"holds {Path(str(error.filename)).name!r} twice") from None
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, RuntimeError) as error:
-        raise DataError(archive, f"is damaged ({' '.join(str(error).split())})", "fetch it again") from None
+        _write_members(archive, folder, kind, limit)
+    except DataError:
+        raise
+    except Exception as error:  # on damage these libraries raise a dozen classes, TypeError among them
+        if isinstance(error, FileExistsError):
+            raise _unsafe(archive, f"holds {Path(str(error.filename)).name!r} twice") from None
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the archive's
+            raise
+        raise DataError(archive, f"is damaged ({' '.join(str(error).split())})", "fetch it again") from error
+
+
+def _write_members(archive: Path, folder: Path, kind: Kind, limit: int) -> None:
+    written = 0
+    with progress("unpacking", archive.name, None) as advance:
+        for count, member in enumerate(_members(archive, kind)):
+            if count >= MAX_MEMBERS:
+                raise _unsafe(archive, f"has more than {MAX_MEMBERS:,} members")
+            target = folder / _safe(member.name, archive)
+            if member.is_folder:
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with closing(member.open()) as source, target.open("xb") as file:
+                while piece := source.read(_PIECE):
+                    written += len(piece)
+                    if written > limit:
+                        raise _unsafe(archive, f"unpacks to more than {limit:,} bytes")
+                    file.write(piece)
+                    advance(written)
 
 
 def _members(archive: Path, kind: Kind) -> Iterator[_Member]:
     if kind == "gz":
-        yield _Member(archive.name.removesuffix(".gz"), False, 0, lambda: _gzip(archive))
+        yield _Member(archive.name.removesuffix(".gz"), False, lambda: _gzip(archive))
     elif kind == "zip":
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():
                 mode = info.external_attr >> 16
                 if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise _unsafe(archive, f"holds {info.filename!r}, which is neither a file nor a folder")
-                yield _Member(info.filename, info.is_dir(), info.file_size, lambda info=info: zipped.open(info))
+                yield _Member(info.filename, info.is_dir(), lambda info=info: _of_zip(zipped, info))
     else:
         with tarfile.open(archive, "r|*") as tar:
             for member in tar:
                 if not (member.isreg() or member.isdir()) or member.issparse():
                     raise _unsafe(archive, f"holds {member.name!r}, which is neither a file nor a folder")
-                yield _Member(member.name, member.isdir(), member.size, lambda member=member: _of_tar(tar, member))
+                yield _Member(member.name, member.isdir(), lambda member=member: _of_tar(tar, member))
 
 
-def _gzip(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path, "rb"))
+def _gzip(path: Path) -> BufferedIOBase:
+    return gzip.GzipFile(path, "rb")
 
 
-def _of_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+def _of_zip(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> BufferedIOBase:
+    return cast(BufferedIOBase, zipped.open(info))
+
+
+def _of_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> BufferedIOBase:
     file = tar.extractfile(member)
     if file is None:
         raise tarfile.TarError(f"{member.name} has no content")
-    return file
+    return cast(BufferedIOBase, file)
 
 
 def _safe(name: str, archive: Path) -> Path:

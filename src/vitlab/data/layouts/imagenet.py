@@ -146,7 +146,7 @@ def objectnet_classes(mappings: Path) -> dict[str, list[int]]:
 def _mapping(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_text(path))
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise DataError(path, "is no mapping in JSON", "fetch it again")

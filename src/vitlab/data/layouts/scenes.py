@@ -56,7 +56,7 @@ class Clevr(Settings):
                     labels.append(len(objects) - CLEVR_FEWEST)
                 else:
                     labels.append(interval(min(thing["pixel_coords"][2] for thing in objects), CLEVR_EDGES))
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise DataError(where, f"is no list of scenes ({error})", "fetch it again") from None
         if labels and not 0 <= min(labels) <= max(labels) < len(names):
             raise DataError(where, f"has a scene of a class outside the {len(names)}", "fetch it again")
