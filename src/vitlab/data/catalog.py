@@ -6,6 +6,7 @@ Adaptation Benchmark (Zhai et al. 2019).
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -239,6 +240,8 @@ class Catalogued(DataPath):
             raise DataError(self.name, what, nearest(self.subset or "", found.subsets))
         if found.archive and place == self.path / VTAB_FOLDER / found.archive:
             return Chosen([_from_archive(found, place, self.subset)])
+        if found.order == "seeded" and self.subset in found.slices:
+            logging.getLogger("vitlab").warning("%s: %s", self.name, found.note)
         return Chosen(list(_chosen(found, place, self.subset)))
 
     def read(self, index: int) -> Example:
