@@ -1,4 +1,4 @@
-"""The folder that keeps what was downloaded; who may download, and one process at a time."""
+"""What was downloaded once is kept: who may download, and one process at a time."""
 
 import fcntl
 import logging
@@ -10,12 +10,6 @@ from pathlib import Path
 from vitlab.download import Known, download, unreachable
 
 _OFFLINE = ("VITLAB_OFFLINE", "HF_HUB_OFFLINE")
-
-
-def cache_folder() -> Path:
-    """Return the folder for downloads: $VITLAB_CACHE, or vitlab in $XDG_CACHE_HOME, which is ~/.cache unless it is set."""
-    ours, common = os.environ.get("VITLAB_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(ours) if ours else (Path(common) if common else Path.home() / ".cache") / "vitlab"
 
 
 def bring(url: str, target: Path, check: Callable[[Path], None] | None = None, known: Known | None = None) -> None:

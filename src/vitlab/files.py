@@ -61,3 +61,9 @@ def sha256(path: Path) -> str:
         for piece in iter(read, b""):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloads: $VITLAB_CACHE, or vitlab in $XDG_CACHE_HOME, which is ~/.cache unless it is set."""
+    ours, common = os.environ.get("VITLAB_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(ours) if ours else (Path(common) if common else Path.home() / ".cache") / "vitlab"

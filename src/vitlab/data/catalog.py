@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vitlab.cache import cache_folder
 from vitlab.config import Json, Settings, nearest, parse
 from vitlab.data.archive import Kind
 from vitlab.data.layouts.any import AnyLayout
@@ -29,6 +28,7 @@ from vitlab.data.layouts.files import ImageLists
 from vitlab.data.path import DataPath, printable
 from vitlab.data.source import Example
 from vitlab.errors import DataError
+from vitlab.files import cache_folder
 
 VTAB_FOLDER = "vtab-1k"
 """Where the archive of VTAB-1k that is handed around for PyTorch belongs: <task>/train800.txt, ..., a path and a class a line."""

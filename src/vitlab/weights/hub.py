@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from vitlab.cache import bring, cache_folder, refuse_offline
+from vitlab.cache import bring, refuse_offline
 from vitlab.config import nearest
 from vitlab.download import MissingError, UnreachableError, check_address
 from vitlab.errors import WeightsError
+from vitlab.files import cache_folder
 from vitlab.weights.format import open_tensors
 
 HUGGING_FACE = "https://huggingface.co"
