@@ -128,6 +128,21 @@ def test_a_zip_that_lies_about_its_sizes_is_a_bomb_all_the_same(tmp_path, target
         unpack(path, target, "zip")
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_asks_for_gigabytes_is_refused_before_it_gets_them(tmp_path, target, kind):
+    info = tarfile.TarInfo("long")
+    info.type, info.size = kind, 8 << 30
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(5000))
+    with pytest.raises(DataError, match=r"a.tar: is damaged \(a header of 8,589,934,592 bytes\)"):
+        unpack(tmp_path / "a.tar", target, "tar")
+
+
+def test_long_names_are_kept(tmp_path, target):
+    name = "/".join(["folder" * 10] * 5) + "/file"
+    unpack(make_tar(tmp_path / "a.tar", [(name, b"x")]), target, "tar")
+    assert found(target) == {name: b"x"}
+
+
 def test_too_many_members_are_refused(tmp_path, target, monkeypatch):
     monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
     path = make_tar(tmp_path / "a.tar", [(f"{number}", b"") for number in range(4)])

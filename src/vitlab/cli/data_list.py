@@ -43,6 +43,7 @@ def _facts(name: str, root: Path) -> dict[str, Any]:
         "name": name,
         "title": found.title,
         "images": {subset: found.size(subset) for subset in found.subsets},
+        "made_of": found.slices,
         "classes": found.classes,
         "train": found.train,
         "evaluate": list(found.evals),
@@ -83,12 +84,13 @@ def _tell(row: dict[str, Any]) -> None:
     images = ", ".join(f"{subset} {_number(count)}" for subset, count in row["images"].items())
     lines = [
         ("images", images),
+        *(("", f"{subset} is {text}") for subset, text in row["made_of"].items()),
         ("classes", f"{row['classes']:,}"),
         ("licence", row["licence"]),
         ("from", row["homepage"]),
         ("to have it", f"{row['take']}; put or link it at {row['folder']}" if row["take"] else row["download"]),
         *(("", f"{file['url']}{_checks(file)}") for file in row["files"]),
-        ("also at", f"Hugging Face: {row['hub']}" if row["hub"] else ""),
+        ("also at", f"https://huggingface.co/datasets/{row['hub']} (its test images)" if row["hub"] else ""),
         ("here", row["here"] or "no"),
         ("note", row["note"]),
     ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, TypeVar, cast
 
 from vitlab.download import progress
 from vitlab.errors import DataError
@@ -19,7 +19,22 @@ Kind = Literal["tar", "zip", "gz"]
 MAX_MEMBERS = 1_000_000
 LEAST_LIMIT, RATIO = 256 << 20, 30
 """What an archive may unpack to, unless it is known: so many times its own size, but no less than this."""
+MAX_HEADER = 1 << 20
+"""Of a member's long name and other details, which are read into memory."""
 _PIECE = 1 << 20
+
+H = TypeVar("H", bound="_Header")
+
+
+class _Header(tarfile.TarInfo):
+    """A tar's header that cannot ask for gigabytes of memory."""
+
+    @classmethod
+    def frombuf(cls: type[H], buf: bytes | bytearray, encoding: str, errors: str) -> H:
+        header = super().frombuf(buf, encoding, errors)
+        if not (header.isreg() or header.isdir()) and header.size > MAX_HEADER:
+            raise MemoryError(f"a header of {header.size:,} bytes")
+        return header
 
 
 class _Member(NamedTuple):
@@ -81,7 +96,7 @@ def _members(archive: Path, kind: Kind) -> Iterator[_Member]:
                     raise _unsafe(archive, f"holds {info.filename!r}, which is neither a file nor a folder")
                 yield _Member(info.filename, info.is_dir(), lambda info=info: _of_zip(zipped, info))
     else:
-        with tarfile.open(archive, "r|*") as tar:
+        with tarfile.open(archive, "r|*", tarinfo=_Header) as tar:
             for member in tar:
                 if not (member.isreg() or member.isdir()) or member.issparse():
                     raise _unsafe(archive, f"holds {member.name!r}, which is neither a file nor a folder")
