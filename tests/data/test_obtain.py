@@ -147,11 +147,20 @@ def test_what_needs_a_licence_says_what_to_do_and_downloads_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_offline_nothing_is_asked(offered, server, tmp_path, monkeypatch):
+def test_offline_nothing_is_asked_and_the_files_may_come_by_hand(offered, server, tmp_path, monkeypatch):
     monkeypatch.setenv("VITLAB_OFFLINE", "1")
-    with pytest.raises(DownloadError, match="VITLAB_OFFLINE is set"):
+    with pytest.raises(DownloadError, match="VITLAB_OFFLINE is set") as error:
         obtain("cifar10", tmp_path / "data")
-    assert server.requests == []
+    place = tmp_path / "data/.cifar10.part/files/cifar-10-binary.tar.gz"
+    assert str(error.value).endswith(f"fetch it elsewhere and put it at {place}")
+    data = server.pages["/cifar-10-binary.tar.gz"].data
+    for wrong, words in ((data[:-1], "bytes, not"), (data[:-1] + b"x", "another sha256 than was published")):
+        place.write_bytes(wrong)
+        with pytest.raises(DataError, match=f"{place}: has .*{words}"):
+            obtain("cifar10", tmp_path / "data")
+    place.write_bytes(data)
+    obtain("cifar10", tmp_path / "data")
+    assert server.requests == [] and names(tmp_path / "data") == ["cifar10"]
 
 
 def test_a_disk_without_room_is_told_before_anything_is_asked(offered, server, tmp_path, monkeypatch):

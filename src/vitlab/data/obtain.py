@@ -29,7 +29,6 @@ def obtain(name: str, root: Path) -> Path:
         return target
     if not found.files:
         raise DataError(name, "is not for download", f"{found.take}; put or link it at {target}")
-    refuse_offline(found.files[0].url, target)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(target):
@@ -55,9 +54,12 @@ def _fetch(found: Entry, target: Path) -> None:
     archives, tree = draft / "files", draft / "tree"
     archives.mkdir(parents=True, exist_ok=True)
     for file in found.files:
-        if not (archives / file.name).is_file():
-            known = Known(file.bytes, file.sha256, MOST_BYTES)
-            bring(file.url, archives / file.name, known=known)
+        path = archives / file.name
+        if path.is_file():  # of an attempt that was cut, or fetched elsewhere and put here
+            _check(path, file)
+        else:
+            refuse_offline(file.url, path)
+            bring(file.url, path, known=Known(file.bytes, file.sha256, MOST_BYTES))
     files.remove(tree)  # of an attempt that was cut
     tree.mkdir()
     for file in found.files:
@@ -69,6 +71,15 @@ def _fetch(found: Entry, target: Path) -> None:
     files.rename(tree, target)
     files.flush_folder(target.parent)
     files.remove(draft)
+
+
+def _check(path: Path, file: File) -> None:
+    """Refuse a file that is not the one that was published."""
+    size = path.stat().st_size
+    if file.bytes is not None and size != file.bytes:
+        raise DataError(path, f"has {size:,} bytes, not {file.bytes:,} as published", "remove it, or replace it")
+    if file.sha256 is not None and files.sha256(path) != file.sha256:
+        raise DataError(path, "has another sha256 than was published", "remove it, or replace it")
 
 
 def _unpack(archive: Path, tree: Path, file: File) -> None:
