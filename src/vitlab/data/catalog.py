@@ -22,9 +22,9 @@ from pydantic import Field
 
 from vitlab.config import Json, Settings, nearest, parse
 from vitlab.data.archive import Kind
-from vitlab.data.layouts.any import AnyLayout
 from vitlab.data.layouts.examples import Examples, numbered_classes
 from vitlab.data.layouts.files import ImageLists
+from vitlab.data.layouts.kinds import AnyLayout
 from vitlab.data.path import DataPath, printable
 from vitlab.data.source import Example
 from vitlab.errors import DataError
