@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vitlab.cost.flops import cost as cost
+    from vitlab.data.catalog import Catalogued as Catalogued
     from vitlab.data.digits import Digits as Digits
     from vitlab.data.folder import Folder as Folder
     from vitlab.data.fractals import Fractals as Fractals
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "Accuracy": "vitlab.evals.classify:Accuracy",
+    "Catalogued": "vitlab.data.catalog:Catalogued",
     "Digits": "vitlab.data.digits:Digits",
     "Folder": "vitlab.data.folder:Folder",
     "Fractals": "vitlab.data.fractals:Fractals",
@@ -52,6 +54,7 @@ _PLACES = {
 
 __all__ = [
     "Accuracy",
+    "Catalogued",
     "Digits",
     "Folder",
     "Fractals",

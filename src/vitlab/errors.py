@@ -68,6 +68,10 @@ class WeightsError(RequestError):
     """A file holds no weights, or weights that do not fit the model."""
 
 
+class DownloadError(RequestError):
+    """A file cannot be downloaded, or what came is not what was asked for."""
+
+
 class RunFolderError(RequestError):
     """A run folder exists, is in use, cannot be written, or cannot be continued."""
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.end_to_end.conftest import TINY, draw, vitlab
-from tests.weights.server import serve
+from tests.server import serve
 
 CLASSES = ("cat", "dog", "owl")
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitlab.config import nearest
 from vitlab.data import folder, hub, shards, table, webdataset
+from vitlab.data.catalog import Catalogued, data_folder, entries, require
 from vitlab.data.digits import Digits
 from vitlab.data.folder import Folder
 from vitlab.data.fractals import Fractals
@@ -15,7 +17,7 @@ from vitlab.data.table import Table
 from vitlab.data.webdataset import WebDataset
 from vitlab.errors import DataError
 
-AnySource = Folder | Table | Shards | WebDataset | Hub | Digits | Fractals
+AnySource = Folder | Table | Shards | WebDataset | Hub | Catalogued | Digits | Fractals
 """The sources that settings can name: this union is their registry."""
 
 
@@ -37,17 +39,16 @@ EMBEDDED: dict[str, Callable[[], Digits | Fractals]] = {"digits": Digits, "fract
 
 
 def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
-    """Return the data set `name`: an embedded one, a path, one of the Hugging Face hub, or the address of a pack.
-
-    The hub's are hf://datasets/owner/name; a pack is where `vitlab data pack` wrote it, also "s3://bucket/photos".
+    """Return the data set `name`: an embedded one, a path, an address, or one of the catalog where there is no such path.
 
     A path is a folder of class folders, a folder of ready splits that each hold class folders, a parquet, CSV or JSONL
-    file, or a folder of those (see `Table`), a pack, or a folder of packs as ready splits (see `Shards`), or tar files that others
-    wrote (see `WebDataset`). Where there is a split to train on but none to evaluate on, a stratified `test_fraction` of it, chosen
-    by `seed`, becomes "test".
+    file, or a folder of those (see `Table`), a pack, or a folder of packs as ready splits (see `Shards`), or tar files that
+    others wrote (see `WebDataset`). An address is hf://datasets/owner/name of the Hugging Face hub, or where a pack is
+    ("s3://bucket/photos"). Where there is a split to train on but none to evaluate on, a stratified `test_fraction` of it,
+    chosen by `seed`, becomes "test". A data set of the catalog has to be here already: nothing of it is downloaded.
 
     Raises:
-        DataError: there is nothing of that name, or it is no data set.
+        DataError: there is nothing of that name, it is no data set, or it is not here.
     """
     if name in EMBEDDED:
         return _divided(EMBEDDED[name](), test_fraction, seed)
@@ -58,9 +59,12 @@ def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
         return _opened(Shards(name), shards.find_splits(name), test_fraction, seed)
     path = Path(name)
     if not path.exists():
+        if name in entries():
+            return _catalogued(name, test_fraction, seed)
         known = "".join(f", {word}" for word in EMBEDDED)
-        remedy = f"give a folder of class folders, or a {', '.join(table.SUFFIXES)} file{known}"
-        raise DataError(name, "is no data set: there is no such file or folder", remedy)
+        remedy = f"give a folder of class folders, a {', '.join(table.SUFFIXES)} file{known}, or a name of `vitlab data list`"
+        what = "is no data set: there is no such file or folder"
+        raise DataError(name, what, nearest(name, [*EMBEDDED, *entries()], remedy))
     if shards.is_pack(path):
         shards.refuse_unfinished(path)
         return _opened(Shards(name), shards.find_splits(name), test_fraction, seed)
@@ -91,6 +95,17 @@ def _opened(
     if subsets:
         return Opened(train, {**subsets})
     return _divided(data if train is None else train, test_fraction, seed)
+
+
+def _catalogued(name: str, test_fraction: float, seed: int) -> Opened:
+    """Return a data set of the catalog, divided as its authors or VTAB-1k do."""
+    found = entries()[name]
+    require(name, data_folder())
+    train = Catalogued(name, subset=found.train) if found.train else None
+    evals: dict[str, AnySource] = {subset: Catalogued(name, subset=subset) for subset in found.evals}
+    if train is not None and not evals:
+        return _divided(train, test_fraction, seed)
+    return Opened(train, evals)
 
 
 def _divided(whole: AnySource, test_fraction: float, seed: int) -> Opened:

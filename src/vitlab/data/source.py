@@ -114,6 +114,8 @@ def class_indices(found: Sequence[str], wanted: Sequence[str], where: str) -> ND
     Raises:
         DataError: a found class is not among the wanted ones.
     """
+    if tuple(found) == tuple(wanted):  # ImageNet has two classes of one name: a crane is a bird, or lifts loads
+        return np.arange(len(found))
     index = {name: position for position, name in enumerate(wanted)}
     unknown = [name for name in found if name not in index]
     if unknown:

@@ -1,29 +1,25 @@
 """Weights by name: what was published, where it is, and the folder that keeps what was downloaded."""
 
 import csv
-import fcntl
 import hashlib
-import logging
 import os
 import re
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from vitlab.cache import bring, refuse_offline
 from vitlab.config import nearest
+from vitlab.download import MissingError, UnreachableError, check_address
 from vitlab.errors import WeightsError
-from vitlab.files import cache_folder as cache_folder
-from vitlab.weights.download import MissingError, UnreachableError, check_address, download, unreachable
+from vitlab.files import cache_folder
 from vitlab.weights.format import open_tensors
 
 HUGGING_FACE = "https://huggingface.co"
 COMPANIONS = ("config.json", "preprocessor_config.json")
 """What stands beside weights on Hugging Face and says how to read them."""
-_OFFLINE = ("VITLAB_OFFLINE", "HF_HUB_OFFLINE")
 
 
 class Published(NamedTuple):
@@ -61,7 +57,8 @@ def resolve(name: str | Path, *, fetch: bool = True) -> Path:
     once is not asked for again. Without `fetch` only what is here already is found: for names that come from somewhere else.
 
     Raises:
-        WeightsError: there is nothing of that name, or it cannot be downloaded.
+        WeightsError: there is nothing of that name, or what came are no weights.
+        DownloadError: it cannot be downloaded.
     """
     if os.path.exists(name):  # a name too long for a path is none, and no error
         return Path(name)
@@ -78,7 +75,7 @@ def resolve(name: str | Path, *, fetch: bool = True) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         if text.startswith("hf://"):
             _bring_companions(url, target)
-        _bring(url, target, _check)
+        bring(url, target, _check)
     except UnreachableError as error:
         if not text.startswith("hf://"):
             raise
@@ -130,37 +127,16 @@ def _allowed(url: str, target: Path, fetch: bool) -> None:
     """Refuse to download where that was ruled out."""
     if not fetch:
         raise WeightsError(url, "is not on this computer", "download it first: only what is here is used")
-    for variable in _OFFLINE:
-        if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
-            raise unreachable(url, target, f"{variable} is set")
+    refuse_offline(url, target)
 
 
 def _bring_companions(url: str, target: Path) -> None:
     """Download what stands beside weights before the weights, so that where they are, all is."""
     for name in COMPANIONS:
         try:
-            _bring(f"{url.rpartition('/')[0]}/{name}", target.with_name(name))
+            bring(f"{url.rpartition('/')[0]}/{name}", target.with_name(name))
         except MissingError:
             continue  # not every model has it; who needs it will say so
-
-
-def _bring(url: str, target: Path, check: Callable[[Path], None] | None = None) -> None:
-    with _locked(target):
-        if not target.is_file():  # another process may have brought it meanwhile
-            download(url, target, check)
-
-
-@contextmanager
-def _locked(target: Path) -> Generator[None]:
-    """Hold the lock of `target`; the system releases it when this process ends, however it ends."""
-    path = target.with_name(f".{target.name}.lock")
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.getLogger("vitlab").warning("another process is downloading %s; waiting for it", target.name)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _check(path: Path) -> None:

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from vitlab import files
-from vitlab.errors import WeightsError
+from vitlab.errors import DownloadError, RequestError
 
 MAX_BYTES = 16 << 30
 REDIRECTS, RETRIES = 5, 4
@@ -36,11 +36,11 @@ _PIECE = 1 << 20
 _AWAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 
-class MissingError(WeightsError):
+class MissingError(DownloadError):
     """The server has no such file."""
 
 
-class UnreachableError(WeightsError):
+class UnreachableError(DownloadError):
     """There is no way to the server, or none that lasts."""
 
 
@@ -101,20 +101,32 @@ class _Part:
         files.remove(self._tag_path)
 
 
-def download(url: str, target: Path, check: Callable[[Path], None] | None = None) -> None:
+@dataclass(frozen=True)
+class Known:
+    """What is known of a file before it comes: its size and SHA-256 where they were published, else the most it may have.
+
+    With a SHA-256 the address may be http://, because what comes is told by its content.
+    """
+
+    size: int | None = None
+    sha256: str | None = None
+    most: int = MAX_BYTES
+
+
+def download(url: str, target: Path, check: Callable[[Path], None] | None = None, known: Known | None = None) -> None:
     """Fetch `url` to `target`, which appears only when it is complete; what an earlier attempt left is continued.
 
-    `check` is given the complete file before it gets its name, and raises a WeightsError if it is not what was wanted.
+    `check` is given the complete file before it gets its name, and raises a RequestError if it is not what was wanted.
 
     Raises:
         MissingError: the server has no such file.
         UnreachableError: the server cannot be reached; what has come is kept.
-        WeightsError: what came is damaged, no file, too large, or not what was asked for.
+        DownloadError: what came is damaged, no file, too large, or not what was asked for.
     """
-    part, most, failures = _Part.of(target), 0, 0
+    part, most, failures, known = _Part.of(target), 0, 0, known or Known()
     while True:
         try:
-            _fetch(url, part)
+            _fetch(url, part, known)
             break
         except _AwayError as error:
             raise unreachable(url, target, str(error)) from None
@@ -127,9 +139,9 @@ def download(url: str, target: Path, check: Callable[[Path], None] | None = None
     if check is not None:
         try:
             check(part.path)
-        except WeightsError as error:
+        except RequestError as error:
             part.discard()
-            raise WeightsError(url, error.what, error.remedy) from None
+            raise type(error)(url, error.what, error.remedy) from None
     part.finish(target)
 
 
@@ -140,32 +152,34 @@ def unreachable(url: str, target: Path, reason: str) -> UnreachableError:
     )
 
 
-def check_address(url: str, where: str, *, local: bool = True) -> None:
+def check_address(url: str, where: str, *, local: bool = True, plain: bool = False) -> None:
     """Refuse any address but https://, and http:// to this computer; `local` says whether this computer is allowed at all.
 
+    `plain` allows http:// to any computer.
+
     Raises:
-        WeightsError: the address is of another kind; `where` names what asked for it.
+        DownloadError: the address is of another kind; `where` names what asked for it.
     """
     try:
         parts, _ = urlsplit(url), urlsplit(url).port
     except ValueError as error:
-        raise WeightsError(where, f"is no address ({error})", "check it") from None
+        raise DownloadError(where, f"is no address ({error})", "check it") from None
     here = parts.hostname in LOOPBACK
     if parts.username is not None or parts.password is not None:
-        raise WeightsError(where, "has a user name or a password in it", "leave them out")
+        raise DownloadError(where, "has a user name or a password in it", "leave them out")
     if here and not local:
-        raise WeightsError(where, f"redirects to this computer ({url})", "give another address")
+        raise DownloadError(where, f"redirects to this computer ({url})", "give another address")
     if re.search(r"[\s\x00-\x20\x7f]", url):
-        raise WeightsError(where, "has a space or a control character in it", "write it as %20")
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and here)):
-        raise WeightsError(where, f"is not safe to download ({url})", "give an address that begins with https://")
+        raise DownloadError(where, "has a space or a control character in it", "write it as %20")
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and (here or plain))):
+        raise DownloadError(where, f"is not safe to download ({url})", "give an address that begins with https://")
 
 
-def _fetch(url: str, part: _Part) -> None:
+def _fetch(url: str, part: _Part, known: Known) -> None:
     """Bring `part` to its full size and compare it with the checksums that the servers named."""
     tag = part.tag
     resumed = {"Range": f"bytes={part.size}-", "If-Range": tag} if part.size and tag else {}
-    response, told = _ask(url, resumed)
+    response, told = _ask(url, resumed, plain=known.sha256 is not None)
     with closing(response):
         if response.status == 416 or not _continues(response, part.size if resumed else 0):
             part.discard()
@@ -175,39 +189,46 @@ def _fetch(url: str, part: _Part) -> None:
             part.discard()
             raise _CutError("the file has changed")
         _refuse(url, response)
+        _check_size(url, total or 0, known)
         tag = response.headers.get("ETag", "")
         with (
             part.open(start, "" if tag.startswith("W/") else tag) as file,
-            _progress(url, total, start) as advance,
+            progress("downloading", url, total, start) as advance,
         ):
-            _copy(url, response, file, (start, total), advance)
+            _copy(url, response, file, start, lambda size: (_check_size(url, size, known), advance(size)))
             file.flush()
             os.fsync(file.fileno())
     if total is not None and part.size != total:
         raise _CutError(f"the connection was cut after {part.size:,} of {total:,} bytes")
-    _compare(url, part, told)
+    if known.size is not None and part.size != known.size:
+        found = part.size
+        part.discard()
+        raise DownloadError(
+            url, f"has {found:,} bytes, not {known.size:,} as published", "it has changed: see where it is from"
+        )
+    _compare(url, part, told | ({"sha256": known.sha256} if known.sha256 else {}))
 
 
-def _ask(url: str, headers: dict[str, str]) -> tuple[HTTPResponse, dict[str, str]]:
+def _ask(url: str, headers: dict[str, str], *, plain: bool) -> tuple[HTTPResponse, dict[str, str]]:
     """Return the answer after redirects, and the checksums named on the way: "md5" or "sha256" to hexadecimal digits."""
     address, local = url, urlsplit(url).hostname in LOOPBACK
     told: dict[str, str] = {}
     for _ in range(REDIRECTS + 1):
-        check_address(address, url, local=local)
+        check_address(address, url, local=local, plain=plain)
         response = _open(address, headers)
         told |= _checksums(response.headers)
         if response.status not in (301, 302, 303, 307, 308):
             return _answered(url, response), told
         response.close()
         address = _joined(url, address, response.headers.get("Location", ""))
-    raise WeightsError(url, f"redirects more than {REDIRECTS} times", "check the address")
+    raise DownloadError(url, f"redirects more than {REDIRECTS} times", "check the address")
 
 
 def _joined(url: str, address: str, location: str) -> str:
     try:
         return urljoin(address, location)
     except ValueError as error:
-        raise WeightsError(url, f"redirects to what is no address ({error})", "check the address") from None
+        raise DownloadError(url, f"redirects to what is no address ({error})", "check the address") from None
 
 
 def _open(address: str, headers: dict[str, str]) -> HTTPResponse:
@@ -239,10 +260,12 @@ def _answered(url: str, response: HTTPResponse) -> HTTPResponse:
     if status in (404, 410):
         raise MissingError(url, "there is no such file", "check the address")
     if status in (401, 403):
-        raise WeightsError(url, "may not be read without permission", "set HF_TOKEN if it is a gated model you may use")
+        raise DownloadError(
+            url, "may not be read without permission", "set HF_TOKEN if it is a gated model you may use"
+        )
     if status in (408, 429) or status >= 500:
         raise _CutError(f"the server answers {status}")
-    raise WeightsError(url, f"the server answers {status}", "check the address")
+    raise DownloadError(url, f"the server answers {status}", "check the address")
 
 
 def _continues(response: HTTPResponse, asked: int) -> bool:
@@ -262,23 +285,25 @@ def _extent(url: str, response: HTTPResponse, asked: int) -> tuple[int, int | No
         return 0, int(length)
     if response.headers.get("Transfer-Encoding", "").lower() == "chunked":
         return 0, None
-    raise WeightsError(url, "the server does not say how long the file is", "fetch it from elsewhere")
+    raise DownloadError(url, "the server does not say how long the file is", "fetch it from elsewhere")
 
 
 def _refuse(url: str, response: HTTPResponse) -> None:
     if response.headers.get_content_type() == "text/html":
-        raise WeightsError(url, "is a web page, not a file", "give the address of the file itself")
+        raise DownloadError(url, "is a web page, not a file", "give the address of the file itself")
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise WeightsError(url, "the server sends it compressed", "fetch it from elsewhere")
+        raise DownloadError(url, "the server sends it compressed", "fetch it from elsewhere")
 
 
-def _copy(
-    url: str, response: HTTPResponse, file: IO[bytes], extent: tuple[int, int | None], advance: Callable[[int], None]
-) -> None:
-    size, total = extent
+def _check_size(url: str, size: int, known: Known) -> None:
+    most = known.most if known.size is None else known.size
+    if size > most:
+        told = f"{most >> 30} GiB" if most >= 1 << 30 else f"{most:,} bytes"
+        raise DownloadError(url, f"has more than {told}", "this is not the file that was expected")
+
+
+def _copy(url: str, response: HTTPResponse, file: IO[bytes], size: int, advance: Callable[[int], object]) -> None:
     while True:
-        if max(size, total or 0) > MAX_BYTES:
-            raise WeightsError(url, f"has more than {MAX_BYTES >> 30} GiB", "this is no model")
         try:
             piece = response.read(_PIECE)
         except (OSError, HTTPException) as error:
@@ -287,7 +312,7 @@ def _copy(
         if not piece:
             return
         if size == 0 and piece.lstrip().startswith(b"<"):
-            raise WeightsError(url, "is a web page, not a file", "give the address of the file itself")
+            raise DownloadError(url, "is a web page, not a file", "give the address of the file itself")
         file.write(piece)
         size += len(piece)
         advance(size)
@@ -310,19 +335,22 @@ def _compare(url: str, part: _Part, told: dict[str, str]) -> None:
             found = hashlib.file_digest(file, name).hexdigest()
         if found != digest:
             part.discard()
-            raise WeightsError(url, f"came damaged (its {name} is {found}, not {digest})", "try again")
+            raise DownloadError(url, f"came damaged (its {name} is {found}, not {digest})", "try again")
 
 
 @contextmanager
-def _progress(url: str, total: int | None, start: int) -> Generator[Callable[[int], None]]:
-    """Show a bar in a terminal and a line now and then in a log; give a function that takes the bytes so far."""
+def progress(doing: str, what: str, total: int | None, start: int = 0) -> Generator[Callable[[int], None]]:
+    """Show a bar in a terminal and a line now and then in a log; give a function that takes the bytes so far.
+
+    `doing` is a word like "downloading"; `total` is in bytes, None where only the end will tell.
+    """
     console, last = Console(stderr=True, soft_wrap=True), time.monotonic()
     if total is not None and total - start <= QUIET_BYTES:
         yield lambda _: None
         return
     told = "" if total is None else f", {total / 2**20:,.0f} MiB" + (f" from {start / 2**20:,.0f} on" if start else "")
-    console.print(f"downloading {url}{told}", highlight=False, markup=False)
-    columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console.print(f"{doing} {what}{told}", highlight=False, markup=False)
+    columns = (TextColumn(doing), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total, completed=start)
 
@@ -332,6 +360,6 @@ def _progress(url: str, total: int | None, start: int) -> Generator[Callable[[in
             if not console.is_terminal and time.monotonic() - last > PLAIN_SECONDS:
                 last = time.monotonic()
                 of = "" if total is None else f" of {total / 2**20:,.0f}"
-                console.print(f"downloaded {size / 2**20:,.0f}{of} MiB", highlight=False)
+                console.print(f"{doing}: {size / 2**20:,.0f}{of} MiB", highlight=False)
 
         yield advance

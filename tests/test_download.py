@@ -6,10 +6,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from tests.weights.server import serve
-from vitlab.errors import WeightsError
-from vitlab.weights import download as module
-from vitlab.weights.download import MissingError, UnreachableError, download
+from tests.server import serve
+from vitlab import download as module
+from vitlab.download import Known, MissingError, UnreachableError, download
+from vitlab.errors import DownloadError, WeightsError
 
 DATA = np.random.default_rng(0).bytes(300_000)
 
@@ -117,7 +117,7 @@ def checksum(kind, data):
 
 @pytest.mark.parametrize("kind", ["md5", "sha256"])
 def test_a_length_that_promises_too_little_is_found_by_the_checksum(server, target, kind):
-    with pytest.raises(WeightsError, match=rf"came damaged \(its {kind} is .*try again"):
+    with pytest.raises(DownloadError, match=rf"came damaged \(its {kind} is .*try again"):
         download(server.put("/file", DATA, length=1000, headers=checksum(kind, DATA)), target)
     assert list(target.parent.iterdir()) == []
 
@@ -142,7 +142,7 @@ def test_the_checksum_is_that_of_all_pieces_together(server, target, kind):
 def test_a_checksum_named_on_the_way_counts(server, target):
     server.put("/file", DATA)
     url = server.put("/first", status=302, headers={"Location": "/file"} | checksum("sha256", DATA[1:]))
-    with pytest.raises(WeightsError, match="sha256"):
+    with pytest.raises(DownloadError, match="sha256"):
         download(url, target)
 
 
@@ -185,7 +185,7 @@ def test_a_file_in_chunks_without_its_end_is_not_whole(server, target):
     ids=str,
 )
 def test_what_is_no_file_is_refused_without_another_attempt(server, target, how, words):
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(DownloadError, match=words):
         download(server.put("/file", **how), target)
     assert_nothing(target)
     assert len(server.requests) == (6 if "more than 5" in words else 1)
@@ -218,7 +218,7 @@ def test_redirects_are_followed(server, target):
 
 
 def test_no_other_server_may_send_one_to_this_computer():
-    with pytest.raises(WeightsError, match="redirects to this computer"):
+    with pytest.raises(DownloadError, match="redirects to this computer"):
         module.check_address("http://127.0.0.1/file", "https://example.invalid/", local=False)
 
 
@@ -275,4 +275,37 @@ def test_a_long_download_is_announced_on_standard_error(server, target, monkeypa
     download(url, target)
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith(f"downloading {url}, 0 MiB\n") and "downloaded 0 of 0 MiB" in said.err
+    assert said.err.startswith(f"downloading {url}, 0 MiB\n") and "downloading: 0 of 0 MiB" in said.err
+
+
+# What was published of a file beforehand.
+
+
+def test_a_file_that_is_as_published_is_kept(server, target):
+    download(server.put("/file", DATA), target, known=Known(len(DATA), hashlib.sha256(DATA).hexdigest()))
+    assert target.read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (Known(size=len(DATA) + 1), "has 300,000 bytes, not 300,001 as published"),
+        (Known(size=len(DATA) - 1), "more than 299,999 bytes"),
+        (Known(most=1000), "more than 1,000 bytes"),
+        (Known(sha256="0" * 64), "came damaged .its sha256 is"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_file_that_is_not_as_published_is_not_kept(server, target, known, words, chunked):
+    with pytest.raises(DownloadError, match=words):
+        download(server.put("/file", DATA, chunked=chunked), target, known=known)
+    assert_nothing(target)
+
+
+def test_a_known_checksum_makes_an_address_without_encryption_good_enough():
+    with pytest.raises(DownloadError, match="not safe"):
+        module.check_address("http://example.invalid/file", "name")
+    module.check_address("http://example.invalid/file", "name", plain=True)
+    with pytest.raises(DownloadError, match="not safe"):
+        module.check_address("ftp://example.invalid/file", "name", plain=True)
