@@ -259,7 +259,7 @@ def test_lists_of_names_over_several_files(tmp_path):
     assert table.classes == ("a", "b", "c")
     assert table.labels.tolist() == [[1, -1], [0, 1], [-1, -1], [2, -1]]
     write(tmp_path / "3.parquet", ["a"])
-    with pytest.raises(DataError, match="different types or classes"):
+    with pytest.raises(DataError, match="labels of another type"):
         len(Table(tmp_path))
 
 

@@ -1,7 +1,10 @@
 import numpy as np
+import pytest
 import torch
 
 from vitlab.inspection.embeddings import filter_components, position_similarity
+from vitlab.models.classifier import build
+from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import Mean
@@ -45,3 +48,10 @@ def test_an_entry_is_the_cosine_of_two_positions_without_the_class_token(make_mo
         table = model.position.table[0, prefix:].detach()
         expected = torch.cosine_similarity(table[1 * 3 + 2], table[0 * 3 + 1], dim=0)
         torch.testing.assert_close(position_similarity(model)[1, 2, 0, 1], expected)
+
+
+@pytest.mark.parametrize("analyse", [filter_components, position_similarity])
+def test_a_resnet_has_neither_in_one_line(analyse):
+    resnet = build(ResNetSettings(image_size=Size(8, 8), depths=(1,), root_width=32, num_classes=2))
+    with pytest.raises(ValueError, match=r"^a ResNet has no "):
+        analyse(resnet)

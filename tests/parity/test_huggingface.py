@@ -1,5 +1,6 @@
 """The models of transformers, read from the folders that it writes, and their names."""
 
+import json
 import shutil
 
 import pytest
@@ -153,7 +154,8 @@ def load_whole(case, folder):
 def test_names_and_shapes_of_a_resnet_are_those_of_transformers(golden, tmp_path, name, reads, config):
     listing = golden(f"hf_hybrid/listing_legacy_{name}").json()
     shapes = {theirs: tuple(shape) for theirs, shape in listing["state_dict"].items()}
-    contents = reads(tmp_path / "model.safetensors", shapes, Beside(config=config))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    contents = reads(tmp_path / "model.safetensors", shapes, Beside(folder=tmp_path))
     assert {piece.source: piece.shape for piece in contents.pieces.values()} == shapes
     assert contents.missing == contents.extra == ()
     assert sum(parameter.numel() for parameter in empty(contents.settings).parameters()) == listing["num_params"]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from vitlab.errors import WeightsError
-from vitlab.nn.position import Relative
+from vitlab.nn.pooling import Mean
+from vitlab.nn.position import Learned1D, Relative
 from vitlab.weights import convert as convert_module
 from vitlab.weights.convert import convert
 from vitlab.weights.load import load
@@ -49,7 +50,7 @@ def test_a_folder_of_timm_has_the_names_and_the_transform(make_model, tmp_path):
 def test_what_a_format_cannot_hold_is_refused_in_one_line_and_leaves_nothing(make_model, tmp_path, to):
     with pytest.raises(WeightsError) as error:
         convert(make_model(position=Relative()), tmp_path / "out", to)
-    assert "\n" not in str(error.value) and "vitlab" in str(error.value)
+    assert "\n" not in str(error.value) and "; use vitlab convert --to vitlab" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -60,6 +61,28 @@ def test_what_exists_is_never_replaced(make_model, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
     with pytest.raises(WeightsError, match="is no folder; make it first"):
         convert(make_model(), tmp_path / "nowhere" / "out", "vitlab")
+
+
+def test_what_would_compute_something_else_gets_no_name(make_model, tmp_path, monkeypatch):
+    """The file has every parameter, but its reader takes it for another model."""
+    monkeypatch.setattr(convert_module.official, "_check_exportable", lambda settings, image_spec: None)
+    with pytest.raises(WeightsError, match="'activation' came back otherwise"):
+        convert(make_model(activation="gelu"), tmp_path / "out", "official")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dropout": 0.1, "stochastic_depth": 0.1, "head_bias": -10.0},
+        {"pool": Mean(), "position": Learned1D(class_token=False)},
+    ],
+)
+def test_what_changes_nothing_that_is_computed_may_come_back_otherwise(make_model, tmp_path, changes):
+    model = make_model(**changes).eval()
+    back = load(convert(model, tmp_path / "out", "official"))
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(back.eval()(images), model(images)) and back.settings != model.settings
 
 
 def test_what_came_back_otherwise_gets_no_name(make_model, tmp_path, monkeypatch):

@@ -195,11 +195,20 @@ def test_incomplete_arrays_are_refused(written, arrays):
 
 
 CROPPED = {"do_center_crop": True, "crop_size": {"height": 8, "width": 8}}
+BIT = {"image_processor_type": "BitImageProcessor"}
+AS_CLIP = {
+    "height": 8,
+    "width": 8,
+    "interpolation": "bicubic",
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+}
 PREPARED = [
     (None, ImageSpec(height=8, width=8)),
     ({}, ImageSpec(height=8, width=8)),
     ({"size": 8, "resample": 3}, ImageSpec(height=8, width=8, interpolation="bicubic")),
-    ({"size": 10, **CROPPED}, ImageSpec(height=8, width=8, fit=CentralCrop(fraction=0.8))),
+    ({"size": 10, **CROPPED, **BIT}, ImageSpec(fit=CentralCrop(fraction=0.8), **AS_CLIP)),
+    ({"size": 8, **CROPPED, "feature_extractor_type": "ViTFeatureExtractor"}, ImageSpec(height=8, width=8)),
     ({"size": {"shortest_edge": 10}, **CROPPED}, ImageSpec(height=8, width=8, fit=CentralCrop(fraction=0.8))),
     (
         {"size": {"shortest_edge": 10}, "do_center_crop": True},
@@ -221,9 +230,29 @@ def test_the_preparation_of_images_is_read(written, preprocessor, spec):
     assert load(written(preprocessor=preprocessor)).image_spec == spec
 
 
+@pytest.mark.parametrize("name", ["BitImageProcessor", "CLIPImageProcessorFast", "ViTHybridImageProcessor"])
+@pytest.mark.parametrize("field", ["image_processor_type", "feature_extractor_type"])
+def test_what_a_named_processor_does_not_say_is_its_own_default(written, name, field):
+    config = CONFIG | {"image_size": 224, "patch_size": 112}
+    shape = {"image_size": Size(224, 224), "stem": Patches(patch_size=Size(112, 112))}
+    spec = load(written(config, {field: name}, **shape)).image_spec
+    assert spec == ImageSpec(fit=CentralCrop(fraction=1.0), **AS_CLIP | {"height": 224, "width": 224})
+    assert load(written(config, {field: "ViTImageProcessor"}, **shape)).image_spec == ImageSpec()
+    assert "a crop after a resize to a fixed size" in refusal(written(config, {field: "DeiTFeatureExtractor"}, **shape))
+
+
 @pytest.mark.parametrize(
     ("preprocessor", "says"),
     [
+        ({"size": 10, **CROPPED}, "a crop after a resize to a fixed size"),
+        ({"size": 10, **CROPPED, "feature_extractor_type": "DeiTFeatureExtractor"}, "a crop after a resize to a fixed"),
+        ({"size": 10, **CROPPED, "feature_extractor_type": "ViTFeatureExtractor"}, "a crop after a resize to a fixed"),
+        ({"size": 8, **BIT, "do_center_crop": False}, "shortest_edge 8 without a smaller square crop"),
+        ({"image_processor_type": "ViTImageProcessor"}, "gives images of 224×224, the model is for 8×8"),
+        (
+            {"image_processor_type": "ConvNextImageProcessor"},
+            "is for a ConvNextImageProcessor, which is not known here",
+        ),
         ({"resample": 0}, "resample 0 is not known here, only 2 (bilinear) and 3 (bicubic)"),
         ({"rescale_factor": 1.0}, "rescale_factor 1.0 is not known here"),
         ({"do_rescale": False}, "do_rescale false is not known here"),
@@ -286,6 +315,13 @@ def test_what_is_written_is_read_as_it_was(tmp_path, make_model, changes, prepar
     assert all(torch.equal(parameter, ours[name]) for name, parameter in loaded.model.named_parameters())
 
 
+@pytest.mark.parametrize(("fraction", "edge"), [(0.9, 248), (0.875, 256), (0.95, 235), (224 / 242, 242), (1.0, 224)])
+def test_the_edge_of_a_crop_is_rounded_down_as_timm_does(make_model, fraction, edge):
+    model = make_model(image_size=Size(224, 224), stem=Patches(patch_size=Size(112, 112)))
+    model.image_spec = ImageSpec(fit=CentralCrop(fraction=fraction))
+    assert export(model)[2]["size"] == {"shortest_edge": edge}
+
+
 def test_the_config_of_a_case_is_written_as_transformers_wrote_it(golden):
     for name in ("vit_cls", "vit_gelutanh_eps1e6", "vit_model_pooler"):
         case = golden(f"hf/{name}")
@@ -318,7 +354,7 @@ def test_the_config_of_a_case_is_written_as_transformers_wrote_it(golden):
 def test_what_transformers_cannot_have_is_refused(make_settings, changes, says):
     with pytest.raises(WeightsError, match=says) as caught:
         export(build(make_settings(**changes)))
-    assert "vitlab's own .safetensors can hold it" in str(caught.value)
+    assert "; use vitlab convert --to vitlab" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

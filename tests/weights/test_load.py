@@ -8,9 +8,12 @@ import torch
 from vitlab.config import to_json
 from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import SettingsError, WeightsError
+from vitlab.models.classifier import build
+from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Grid, Size
 from vitlab.nn.pooling import Mean
 from vitlab.nn.position import Relative, resize_table
+from vitlab.weights.convert import convert
 from vitlab.weights.load import find, fit, load, load_with_report, read
 from vitlab.weights.save import HEADER, Header, save
 
@@ -64,6 +67,43 @@ def test_the_same_number_of_classes_keeps_the_head(saved):
     assert loaded.report.replaced == []
     assert torch.equal(loaded.model.head.weight, model.head.weight)
     assert loaded.model.classes == ("ant", "bee", "cat")
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_head_of_no_classes_is_refused(saved, count):
+    with pytest.raises(SettingsError, match=f"^num_classes: is {count}; a head has at least one class$"):
+        load(saved()[1], num_classes=count)
+
+
+@pytest.mark.parametrize("to", ["vitlab", "timm", "huggingface", "official"])
+def test_the_caller_may_not_say_otherwise_than_the_file(make_model, tmp_path, to):
+    out = convert(make_model(), tmp_path / "out", to)
+    with pytest.raises(WeightsError, match=r"num_heads is 4, but 2 in the file; leave num_heads out$"):
+        load(out, num_heads=4)
+    size = (
+        "4 positions, not the 4×4 of 16×16" if to == "official" else "trained_size is 16×16, but 8×8 in the file; leave"
+    )
+    with pytest.raises(WeightsError, match=size):
+        load(out, trained_size=16)
+    assert load(out, trained_size=8, num_heads=2).settings.num_heads == 2
+
+
+def test_a_resnet_has_no_heads_for_the_caller_to_say(tmp_path):
+    model = build(ResNetSettings(image_size=Size(8, 8), depths=(1,), root_width=32, num_classes=2))
+    with pytest.raises(WeightsError, match="num_heads is 4, but none in the file"):
+        load(convert(model, tmp_path / "out", "vitlab"), num_heads=4)
+
+
+def test_what_the_caller_says_is_what_to_check(make_npz):
+    with pytest.raises(WeightsError, match=r"smaller than one patch.*; check trained_size and num_heads, or get"):
+        load(make_npz(), trained_size=3, num_heads=2)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_config_beside_a_file_that_needs_none_is_not_opened(saved, make_npz, tmp_path, name):
+    (tmp_path / name).write_text("{")
+    assert load(saved()[1]).classes == ("ant", "bee", "cat")
+    assert load(make_npz()).settings.width == 16
 
 
 def test_a_new_head_forgets_the_class_names_and_the_bias_it_started_from(saved):
@@ -169,7 +209,9 @@ def test_a_released_file_with_impossible_arrays_is_refused(make_npz, name, array
 
 def test_a_grid_that_is_not_square_is_read_with_the_trained_size(make_npz):
     path = make_npz(image_size=Size(8, 12))
-    with pytest.raises(WeightsError, match=r"load\(\.\.\., trained_size=.*vitlab\.save"):
+    with pytest.raises(
+        WeightsError, match=r"give trained_size=\(height, width\), or vitlab convert --trained-size HEIGHTxW"
+    ):
         load(path)
     with pytest.raises(WeightsError, match=r"3×3 pixels is smaller than one patch.*check trained_size"):
         load(path, trained_size=3)

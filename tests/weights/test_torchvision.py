@@ -8,8 +8,12 @@ from torch import nn
 
 from vitlab.data.preprocess import CentralCrop
 from vitlab.errors import WeightsError
+from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Size
+from vitlab.nn.patches import Patches
+from vitlab.weights.layout import Beside, parameter_shapes
 from vitlab.weights.load import fit, read
+from vitlab.weights.torchvision import contents_of, name_table
 
 Norm = partial(nn.LayerNorm, eps=1e-6)
 PREFIX = "encoder.layers.encoder_layer_"
@@ -85,7 +89,8 @@ def older(name):
 def test_the_logits_are_those_of_the_same_encoder_of_pytorch(reference, representation, rename):
     theirs, path = reference(representation, rename)
     result = loaded(path)
-    assert result.report.lines() == [f"{len(result.report.matched)} parameters matched"]
+    count = len(result.report.matched)
+    assert result.report.lines() == [f"{count} parameters matched", "? guessed  images as for SWAG's weights"]
     images = torch.randn(2, 3, 8, 8)
     with torch.inference_mode():
         expected = theirs.double()(images.double())
@@ -104,6 +109,41 @@ def test_images_are_prepared_as_torchvision_does_at_that_size(reference, side, f
     spec = read(path, num_heads=HEADS).image_spec
     assert (spec.fit, spec.interpolation) == (CentralCrop(fraction=fraction), interpolation)
     assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize(
+    ("width", "patch", "size", "edge", "interpolation"),
+    [
+        (768, 16, 224, 256, "bilinear"),
+        (768, 32, 224, 256, "bilinear"),
+        (1024, 16, 224, 242, "bilinear"),
+        (1024, 32, 224, 256, "bilinear"),
+        (1280, 14, 224, 224, "bicubic"),
+        (768, 16, 384, 384, "bicubic"),
+        (1024, 16, 512, 512, "bicubic"),
+        (1280, 14, 518, 518, "bicubic"),
+    ],
+)
+def test_images_are_prepared_as_torchvision_does_for_that_model(tmp_path, width, patch, size, edge, interpolation):
+    settings = ViTSettings(
+        image_size=size, stem=Patches(patch_size=patch), width=width, depth=1, num_heads=16, mlp_dim=4
+    )
+    shapes, table = {}, name_table(settings)
+    for name, shape in parameter_shapes(settings):
+        place = table[name]
+        shapes[place.source] = (place.parts * shape[0], *shape[1:])
+    shapes["conv_proj.weight"] = (width, 3, patch, patch)
+    contents = contents_of(tmp_path / "vit.pth", shapes, Beside())
+    spec = contents.image_spec
+    assert contents.missing == () and (spec.height, spec.interpolation) == (size, interpolation)
+    assert spec.fit.fraction == pytest.approx(size / edge)
+    heads, images = contents.guessed
+    assert heads == f"num_heads {16 if width > 768 else 12}"
+    assert images == (
+        f"images resized to {edge} and cut, bilinear, not as for SWAG's linear weights"
+        if interpolation == "bilinear"
+        else "images as for SWAG's weights"
+    )
 
 
 def test_a_grid_that_is_not_square_needs_its_size(reference):

@@ -7,17 +7,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from vitlab.models.classifier import Classifier
 from vitlab.models.vit import ViT
 from vitlab.nn.grid import Grid
 from vitlab.nn.patches import Patches, to_images
 
 
 @torch.no_grad()
-def filter_components(model: ViT, count: int = 28) -> NDArray[np.float32]:
+def filter_components(model: Classifier, count: int = 28) -> NDArray[np.float32]:
     """Return the first principal components of the patch filters (figure 7, left): [count, height, width, 3].
 
     The filters are the rows of the patch projection, centred; fewer components come back where there are fewer dimensions.
+
+    Raises:
+        ValueError: the model has no filters that read patches of an image.
     """
+    if not isinstance(model, ViT):
+        raise ValueError("a ResNet has no filters of patches")
     if not isinstance(model.settings.stem, Patches):
         raise ValueError("the filters of a hybrid read a feature map and cannot be shown as colours")
     weight = model.stem.projection.weight.float().cpu()
@@ -27,11 +33,16 @@ def filter_components(model: ViT, count: int = 28) -> NDArray[np.float32]:
 
 
 @torch.no_grad()
-def position_similarity(model: ViT) -> Float[Tensor, "h w h w"]:
+def position_similarity(model: Classifier) -> Float[Tensor, "h w h w"]:
     """Return the cosine similarity of every position embedding with every other, class token left out (figure 7, centre).
 
     Entry [r, c] is the map of similarities to the patch in row r and column c.
+
+    Raises:
+        ValueError: the model has no position embeddings.
     """
+    if not isinstance(model, ViT):
+        raise ValueError("a ResNet has no positions")
     added = model.position
     if added is None:
         raise ValueError(

@@ -24,7 +24,7 @@ from vitlab.nn.position import Learned1D, Position, SinCos2D
 from vitlab.nn.resnet import PostActivation, PreActivation
 from vitlab.nn.stem import ResNetStem, Stem
 from vitlab.weights.bit import PRETRAINED_SIZE
-from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out, refuse_foreign, square_size
+from vitlab.weights.layout import SAY_SIZE, Beside, Contents, Piece, Shape, Shapes, lay_out, refuse_foreign, square_size
 from vitlab.weights.official import (
     LINEN,
     RELEASED,
@@ -44,7 +44,6 @@ PRE_ACTIVATION_ROOT, POST_ACTIVATION_ROOT = "root_block/conv_root/kernel", "conv
 STACKED = "Transformer/encoderblock/"
 MAX_LAYERS = 1000
 """A stack claims its depth in one number; the deepest published model has 48 layers."""
-SAY_SIZE = "load it in Python with vitlab.load(..., trained_size=(height, width)) and vitlab.save it"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 from vitlab import files
 from vitlab.config import Json
 from vitlab.errors import WeightsError
-from vitlab.models.classifier import Classifier
+from vitlab.models.classifier import AnySettings, Classifier
+from vitlab.models.vit import ViTSettings
+from vitlab.nn.position import Learned1D
 from vitlab.weights import huggingface, official, save, timm
 from vitlab.weights.layout import PROBLEM, SEVERAL_LABELS
 from vitlab.weights.load import load_with_report
@@ -20,6 +22,8 @@ from vitlab.weights.load import load_with_report
 Format = Literal["vitlab", "timm", "huggingface", "official"]
 """Ours is one .safetensors file, official one .npz; timm's is a folder that timm and transformers load, huggingface's one for
 transformers' own ViT classes."""
+FOR_TRAINING = ("dropout", "stochastic_depth", "head_bias")
+"""The settings that change nothing of what a model computes; not every format has a place for them."""
 
 
 def convert(model: Classifier, out: str | Path, to: Format) -> Path:
@@ -91,14 +95,23 @@ _WRITERS: dict[Format, Callable[[Classifier, Path], Path]] = {
 
 
 def _compare(model: Classifier, weights: Path, out: Path) -> None:
-    """Check that the file `weights` holds every parameter of `model` as it is."""
+    """Check that the file `weights` holds every parameter of `model` as it is, and what else decides what it computes."""
     size = model.settings.image_size
     back = load_with_report(weights, trained_size=(size.height, size.width)).model
     found, wanted = dict(back.named_parameters()), dict(model.named_parameters())
     differing = [
         name for name in wanted if name not in found or not torch.equal(found[name], wanted[name].cpu().float())
     ]
-    if differing or len(found) != len(wanted):
-        raise WeightsError(
-            out, f"was not written: '{(differing or sorted(found))[0]}' came back otherwise", "report it"
-        )
+    differing += sorted(found.keys() - wanted.keys())
+    meant, read = _computing(model.settings), _computing(back.settings)
+    differing += [name for name in meant if name not in read or read[name] != meant[name]]
+    if differing:
+        raise WeightsError(out, f"was not written: '{differing[0]}' came back otherwise", "report it")
+
+
+def _computing(settings: AnySettings) -> dict[str, Any]:
+    """Return the settings that decide what a model computes; without a class token it has no row of positions in any case."""
+    values = {name: value for name, value in settings if name not in FOR_TRAINING}
+    if isinstance(settings, ViTSettings) and isinstance(settings.position, Learned1D) and not settings.pool.num_prefix:
+        values["position"] = settings.position.model_copy(update={"class_token": True})
+    return values

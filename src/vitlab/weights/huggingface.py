@@ -22,8 +22,8 @@ from vitlab.nn.pooling import ClassToken
 from vitlab.nn.position import Learned1D
 from vitlab.nn.stem import ResNetStem, Stem
 from vitlab.weights import huggingface_resnet as resnet
-from vitlab.weights.huggingface_config import ACTIVATIONS, Config, check, classes_of, placeholders, read_config, wrong
-from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out, square_size
+from vitlab.weights.huggingface_config import ACTIVATIONS, Config, check, classes_of, placeholders, read_config
+from vitlab.weights.layout import KEEP, Beside, Contents, Piece, Shape, Shapes, lay_out, square_size, wrong
 from vitlab.weights.preprocessor import read_preprocessor, write_preprocessor
 
 NUM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
@@ -32,8 +32,6 @@ BACKBONE = "embeddings.patch_embeddings.backbone.bit."
 """What stands before the names of a hybrid's ResNet."""
 VERSION = "5.23.0"
 """The transformers that what is written here was compared with."""
-
-OURS = "vitlab's own .safetensors can hold it"
 
 
 class Naming(NamedTuple):
@@ -192,7 +190,7 @@ def _expressible(model: Classifier) -> ViTSettings:
     """Return the settings of `model`, if transformers can have it."""
     s = model.settings
     if not isinstance(s, ViTSettings):
-        raise WeightsError("the model", "is a ResNet, no ViT of transformers", OURS)
+        raise WeightsError("the model", "is a ResNet, no ViT of transformers", KEEP)
     plain = isinstance(s.stem, Patches)
     reasons = {
         "ResNet as its stem": not plain,
@@ -209,12 +207,12 @@ def _expressible(model: Classifier) -> ViTSettings:
         raise _inexpressible(reason)
     if s.representation_dim and s.num_classes:
         what = "transformers has no ViT with both a representation layer and a head"
-        raise WeightsError("the model", what, f"load it with representation=False or num_classes=None, or {OURS}")
+        raise WeightsError("the model", what, f"{KEEP}, or load it with representation=False")
     return s
 
 
 def _inexpressible(what: str) -> WeightsError:
-    return WeightsError("the model", f"transformers' ViT has no {what}", OURS)
+    return WeightsError("the model", f"transformers' ViT has no {what}", KEEP)
 
 
 def _config(settings: ViTSettings, classes: tuple[str, ...]) -> Json:

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, PositiveInt
 
 from vitlab.config import Settings, parse
-from vitlab.errors import SettingsError, WeightsError
+from vitlab.errors import SettingsError
 from vitlab.nn.encoder import Activation
 from vitlab.nn.grid import SizeField
+from vitlab.weights.layout import wrong
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -106,8 +107,3 @@ def classes_of(path: Path, config: Config | BackboneConfig, num_classes: int | N
 def placeholders(num_classes: int) -> tuple[str, ...]:
     """Return the names that transformers makes up."""
     return tuple(f"LABEL_{index}" for index in range(num_classes))
-
-
-def wrong(path: Path, what: str, remedy: str = "put the config beside the weights that it is of") -> WeightsError:
-    """Return the error for what the config.json beside `path` says."""
-    return WeightsError(path.with_name("config.json"), what, remedy)

@@ -10,8 +10,8 @@ from vitlab.errors import WeightsError
 from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.resnet import PostActivation, PreActivation, stride_of
 from vitlab.weights.bit import PRETRAINED_SIZE
-from vitlab.weights.huggingface_config import BackboneConfig, check, classes_of, read_config, wrong
-from vitlab.weights.layout import Beside, Contents, Piece, Shapes, lay_out
+from vitlab.weights.huggingface_config import BackboneConfig, check, classes_of, read_config
+from vitlab.weights.layout import Beside, Contents, Piece, Shapes, lay_out, wrong
 from vitlab.weights.preprocessor import prepared_size, read_preprocessor
 
 ROOT = "embedder.convolution.weight"

@@ -3,15 +3,15 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from vitlab.config import Json
+from vitlab.config import Json, read_json
 from vitlab.data.labels import Probabilities
 from vitlab.data.preprocess import ImageSpec
-from vitlab.errors import WeightsError
+from vitlab.errors import SettingsError, WeightsError
 from vitlab.models.classifier import AnySettings, empty
 from vitlab.nn.grid import Size
 from vitlab.nn.stem import Stem
@@ -21,6 +21,13 @@ PROBLEM, SEVERAL_LABELS = "problem_type", "multi_label_classification"
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+MAX_CONFIG_BYTES = 16 << 20
+"""Names for 21,843 classes, twice, take two of them."""
+KEEP = "use vitlab convert --to vitlab"
+SAY_SIZE = "give trained_size=(height, width), or vitlab convert --trained-size HEIGHTxWIDTH"
+SAY_HEADS = "give num_heads, or vitlab convert --num-heads N"
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,8 @@ class Piece:
 class Contents:
     """The model that a file describes, and by our names where its parameters are.
 
-    `missing` are our names that the file does not have, `extra` arrays of the file that no parameter is made of. `probabilities`
-    says of its head what `Classifier` does.
+    `missing` are our names that the file does not have, `extra` arrays of the file that no parameter is made of, `guessed` what
+    nothing says of the model and is taken to be as in most such files. `probabilities` says of its head what `Classifier` does.
     """
 
     settings: AnySettings
@@ -47,17 +54,35 @@ class Contents:
     missing: tuple[str, ...]
     extra: tuple[str, ...]
     probabilities: Probabilities = "softmax"
+    guessed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What is known of a file besides its arrays: its text metadata, the configs beside it, and what the caller says."""
+    """What is known of a file besides its arrays: its text metadata, the configs in its folder, and what the caller says.
+
+    A config is opened when a reader asks for it: what lies beside a file that needs none may be anything.
+    """
 
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
-    config: Json = field(default_factory=dict[str, Any])
-    preprocessor: Json = field(default_factory=dict[str, Any])
+    folder: Path | None = None
     trained_size: Size | None = None
     num_heads: int | None = None
+
+    @cached_property
+    def config(self) -> Json:
+        """The JSON object in config.json, {} where there is none."""
+        return _json(self.folder, CONFIG)
+
+    @property
+    def opened_config(self) -> Json:
+        """`config` where a reader has asked for it, else {}."""
+        return self.config if "config" in vars(self) else {}
+
+    @cached_property
+    def preprocessor(self) -> Json:
+        """The JSON object in preprocessor_config.json, {} where there is none."""
+        return _json(self.folder, PREPROCESSOR)
 
 
 def lay_out(
@@ -67,6 +92,7 @@ def lay_out(
     *,
     image_spec: ImageSpec | None = None,
     classes: tuple[str, ...] = (),
+    guessed: tuple[str, ...] = (),
 ) -> Contents:
     """Return the contents of a file with arrays of `shapes`; `piece_of` says where a parameter (name, shape) is.
 
@@ -83,6 +109,7 @@ def lay_out(
         pieces,
         tuple(name for name in wanted if name not in pieces),
         tuple(sorted(set(shapes) - used)),
+        guessed=guessed,
     )
 
 
@@ -99,6 +126,11 @@ def refuse_foreign(path: Path, contents: Contents, inside: tuple[str, ...]) -> N
         raise WeightsError(path, f"has '{foreign[0]}', which no model known here has", "see the README")
 
 
+def wrong(path: Path, what: str, remedy: str = "put the config beside the weights that it is of") -> WeightsError:
+    """Return the error for what the config.json beside `path` says."""
+    return WeightsError(path.with_name(CONFIG), what, remedy)
+
+
 def square_size(cells: int, stem: Stem) -> Size | None:
     """Return the size of the square image that `stem` cuts into so many patches, None where no square has so many."""
     side = math.isqrt(max(cells, 0))
@@ -109,6 +141,18 @@ def parameter_shapes(settings: AnySettings) -> Iterator[tuple[str, Shape]]:
     """Yield the name and shape of every parameter of a model of `settings`."""
     for name, parameter in empty(settings).named_parameters():
         yield name, tuple(parameter.shape)
+
+
+def _json(folder: Path | None, name: str) -> Json:
+    path = None if folder is None else folder / name
+    if path is None or not path.is_file():
+        return {}
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise WeightsError(path, f"is larger than {MAX_CONFIG_BYTES:,} bytes", "this is no config; remove it")
+    try:
+        return read_json(path)
+    except SettingsError as error:
+        raise WeightsError(path, error.what, error.remedy) from None
 
 
 Describe = Callable[[Path, Shapes, Beside], Contents]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitlab.config import Json, parse, read_json, to_json
+from vitlab.config import parse, to_json
 from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import SettingsError, WeightsError
 from vitlab.models.classifier import AnySettings, Classifier, empty, initialisers, resize, say_remainder
@@ -32,13 +32,14 @@ READERS: tuple[tuple[Callable[[Shapes], bool], Describe], ...] = (
 )
 """What tells a kind of file by the names of its arrays, and what reads it."""
 HEAD = ("head.weight", "head.bias")
-MAX_CONFIG_BYTES = 16 << 20
-"""Names for 21,843 classes, twice, take two of them."""
 
 
 @dataclass
 class Report:
-    """What became of every name: taken as it is, resized, replaced by fresh values, dropped, missing, or not ours (extra)."""
+    """What became of every name: taken as it is, resized, replaced by fresh values, dropped, missing, or not ours (extra).
+
+    `guessed` is what nothing says of the model and was taken to be as in most such files.
+    """
 
     matched: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
@@ -46,6 +47,7 @@ class Report:
     dropped: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
+    guessed: list[str] = field(default_factory=list)
 
     def note(self, name: str, resized: str | None) -> None:
         """Note that a parameter was taken: as it is, or `resized` as these words say."""
@@ -62,7 +64,7 @@ class Report:
         lines += [f"+ dropped  {name}" for name in self.dropped]
         lines += [f"- missing  {name}" for name in self.missing]
         lines += [f"+ extra    {name}" for name in self.extra]
-        return lines
+        return [*lines, f"? guessed  {'; '.join(self.guessed)}"] if self.guessed else lines
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,10 @@ def load_with_report(
 
     Raises:
         WeightsError: the file holds no weights, or weights that do not fit.
-        SettingsError: the image size is smaller than a patch.
+        SettingsError: the image size is smaller than a patch, or `num_classes` than 1.
     """
+    if num_classes is not None and num_classes < 1:
+        raise SettingsError("num_classes", f"is {num_classes}", "a head has at least one class")
     file = find(path)
     contents = read(file, None if trained_size is None else as_size(trained_size), num_heads)
     old = contents.settings
@@ -180,34 +184,31 @@ def read(path: Path, trained_size: Size | None = None, num_heads: int | None = N
     `trained_size` and `num_heads` are for files that do not say them.
 
     Raises:
-        WeightsError: the file holds no weights that this library knows.
+        WeightsError: the file holds no weights that this library knows, or says another size or other heads.
     """
     with open_tensors(path) as file:
         shapes, metadata = file.shapes, file.metadata
-    config, preprocessor = (_config(path.with_name(name)) for name in ("config.json", "preprocessor_config.json"))
     describe = _reader(shapes, metadata)
     if describe is None:
         shown = ", ".join(sorted(shapes)[:3])
         raise WeightsError(path, f"is of no model that is known here (its arrays: {shown}, …)", "see the README")
-    remedy = "get the file again" if trained_size is None else "check trained_size, or get the file again"
+    given = {"trained_size": trained_size, "num_heads": num_heads}
+    given = {name: value for name, value in given.items() if value is not None}
+    remedy = f"check {' and '.join(given)}, or get the file again" if given else "get the file again"
     try:
-        contents = describe(path, shapes, Beside(metadata, config, preprocessor, trained_size, num_heads))
-        if HEADER not in metadata and contents.settings.num_classes and config.get(PROBLEM) == SEVERAL_LABELS:
-            return replace(contents, probabilities="sigmoid")
-        return contents
+        beside = Beside(metadata, path.parent, trained_size, num_heads)
+        contents = describe(path, shapes, beside)
     except SettingsError as error:
         raise WeightsError(path, f"is of no model that can be built ({error.what})", remedy) from None
     except ValueError as error:
         raise WeightsError(path, f"is no model ({error})", remedy) from None
-
-
-def _config(path: Path) -> Json:
-    """Return the JSON object that other libraries keep beside their weights, {} where there is none."""
-    if not path.is_file():
-        return {}
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise WeightsError(path, f"is larger than {MAX_CONFIG_BYTES:,} bytes", "this is no config; remove it")
-    return read_json(path)
+    found = {"trained_size": contents.settings.image_size, "num_heads": getattr(contents.settings, "num_heads", "none")}
+    for name, value in given.items():
+        if value != found[name]:
+            what = f"{name} is {value}, but {found[name]} in the file"
+            raise WeightsError(path, what, f"leave {name} out")
+    several = contents.settings.num_classes and beside.opened_config.get(PROBLEM) == SEVERAL_LABELS
+    return replace(contents, probabilities="sigmoid") if several else contents
 
 
 def _reader(shapes: Shapes, metadata: Mapping[str, str]) -> Describe | None:
@@ -229,7 +230,8 @@ def fit(
     Raises:
         WeightsError: a parameter is missing, of another shape, or not finite.
     """
-    old, model, report = contents.settings, empty(settings, image_spec, classes), Report(extra=list(contents.extra))
+    old, model = contents.settings, empty(settings, image_spec, classes)
+    report = Report(extra=list(contents.extra), guessed=list(contents.guessed))
     new_head = not keeps_head(old, settings) or (classes != () and classes != contents.classes)
     model.probabilities = "softmax" if new_head else contents.probabilities
     parameters, wrong = dict(model.named_parameters()), list[str]()

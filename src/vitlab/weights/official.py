@@ -25,6 +25,7 @@ from vitlab.models.vit import ViTSettings
 from vitlab.nn.pooling import ClassToken, Mean
 from vitlab.nn.position import Learned1D
 from vitlab.nn.stem import ResNetStem
+from vitlab.weights.layout import KEEP
 
 CONVOLUTIONS = ("conv.weight", "conv1.weight", "conv2.weight", "conv3.weight", "conv_proj.weight")
 FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -170,6 +171,8 @@ def _check_exportable(settings: ViTSettings, image_spec: ImageSpec) -> None:
         raise _no_place(f"for pool {settings.pool}")
     if position != Learned1D() and (settings.pool.num_prefix or position != Learned1D(class_token=False)):
         raise _no_place(f"for position {position}")
+    if isinstance(settings.stem, ResNetStem) and settings.stem.unit != ResNetStem().unit:
+        raise _no_place(f"for stem.unit {settings.stem.unit}")
     for name in ("attention", "registers", "activation", "qkv_bias", "norm_eps", "layer_scale"):
         if getattr(settings, name) != getattr(default, name):
             raise _no_place(f"for {name} {getattr(settings, name)}")
@@ -178,4 +181,4 @@ def _check_exportable(settings: ViTSettings, image_spec: ImageSpec) -> None:
 
 
 def _no_place(what: str) -> WeightsError:
-    return WeightsError("model", f"the released .npz layout has no place {what}", "vitlab.save holds it (.safetensors)")
+    return WeightsError("model", f"the released .npz layout has no place {what}", KEEP)

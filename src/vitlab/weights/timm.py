@@ -23,10 +23,12 @@ from vitlab.nn.pooling import AttentionPool
 from vitlab.nn.position import Learned1D, NoPosition
 from vitlab.nn.stem import ResNetStem, Stem
 from vitlab.weights import timm_config, timm_writing
-from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out, square_size
+from vitlab.weights.layout import SAY_SIZE, Beside, Contents, Piece, Shape, Shapes, lay_out, square_size
 from vitlab.weights.timm_config import Config
 
 BACKBONE = "patch_embed.backbone."
+ROOTS = (f"{BACKBONE}stem.conv.weight", f"{BACKBONE}conv.weight")
+"""The first convolution of a hybrid, whose ResNet has stages or none."""
 BIT_SIZE = Size(224, 224)
 """A BiT works at any size; without a config its file does not say one."""
 LAYER_SCALE = 1e-5
@@ -81,14 +83,16 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
     """Return what a file of timm holds, by its arrays and the config.json beside it.
 
     Raises:
-        WeightsError: an array is missing, has an impossible shape, or belongs to no model that is known here.
+        WeightsError: an array is missing, has an impossible shape, or belongs to no model that is known here, or the config says
+            such a model or contradicts the arrays.
         SettingsError: no model has such settings.
-        ValueError: the config contradicts the arrays.
     """
-    config, bit = timm_config.config_of(path, beside), _is_bit(shapes)
+    bit = _is_bit(shapes)
     try:
+        _check_images(path, shapes)
+        config = timm_config.config_of(path, beside, "ResNet" if bit else "ViT")
         settings = timm_writing.recorded(beside.config, len(shapes))
-        if settings is None or beside.trained_size not in (None, settings.image_size):
+        if settings is None:
             settings = (_resnet if bit else _vit)(path, shapes, config, beside)
     except (KeyError, IndexError) as error:
         raise WeightsError(path, f"is not a complete model of timm ({error})", "get the file again") from None
@@ -101,9 +105,12 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
         )
 
     crop_pct, interpolation = (0.875, "bilinear") if bit else (0.9, "bicubic")
-    spec = timm_config.spec_of(config, settings.image_size, crop_pct=crop_pct, interpolation=interpolation)
-    classes = timm_config.classes_of(config, settings.num_classes)
-    contents = lay_out(settings, shapes, piece_of, image_spec=spec, classes=classes)
+    spec = timm_config.spec_of(path, config, settings.image_size, crop_pct=crop_pct, interpolation=interpolation)
+    classes = timm_config.classes_of(path, config, settings.num_classes)
+    guessed = (
+        () if config.model_fields_set else _guessed(settings, beside, f"images {interpolation}, the middle {crop_pct}")
+    )
+    contents = lay_out(settings, shapes, piece_of, image_spec=spec, classes=classes, guessed=guessed)
     if other := set(contents.extra) - NO_PARAMETERS:
         raise WeightsError(path, f"has '{min(other)}', which no model known here has", "see the README")
     return contents
@@ -187,7 +194,7 @@ def _vit(path: Path, shapes: Shapes, config: Config, beside: Beside) -> ViTSetti
     width, head = shapes["patch_embed.proj.weight"][0], shapes.get("head.weight")
     names = frozenset(shapes)
     stem = _stem(path, shapes)
-    pool = timm_config.pool_of(config, names)
+    pool = timm_config.pool_of(path, config, names)
     registers = shapes["reg_token"][1] if "reg_token" in names else 0
     position, size = _position(path, shapes, stem, (pool.num_prefix, registers), config, beside)
     layer_scale = config.model_args.init_values or LAYER_SCALE
@@ -201,7 +208,7 @@ def _vit(path: Path, shapes: Shapes, config: Config, beside: Beside) -> ViTSetti
         "position": position,
         "pool": pool,
         "registers": registers,
-        "activation": timm_config.activation_of(config),
+        "activation": timm_config.activation_of(path, config),
         "qkv_bias": "blocks.0.attn.qkv.bias" in names,
         "layer_scale": layer_scale if "blocks.0.ls1.gamma" in names else None,
         "num_classes": head[0] if head else None,
@@ -209,13 +216,27 @@ def _vit(path: Path, shapes: Shapes, config: Config, beside: Beside) -> ViTSetti
     return parse(ViTSettings, settings, path)
 
 
+def _check_images(path: Path, shapes: Shapes) -> None:
+    """Refuse stems that are not known here, and images that are not RGB."""
+    first = next(name for name in (*ROOTS, "stem.conv.weight", "patch_embed.proj.weight") if name in shapes)
+    backbone = [name for name in shapes if name.startswith(BACKBONE)]
+    if backbone and first not in ROOTS:
+        raise WeightsError(path, f"has a stem that no model known here has ('{min(backbone)}')", "see the README")
+    if shapes[first][1] != CHANNELS:
+        raise WeightsError(path, f"is for images of {shapes[first][1]} channels", "only RGB models can be read")
+
+
+def _guessed(settings: AnySettings, beside: Beside, images: str) -> tuple[str, ...]:
+    """Return what is as most of timm's models have it where neither a config nor the caller says it."""
+    if isinstance(settings, ResNetSettings):
+        return (*(() if beside.trained_size else (f"image_size {settings.image_size}",)), images)
+    heads = () if beside.num_heads else (f"num_heads {settings.num_heads}",)
+    return (*heads, f"activation {settings.activation}", images)
+
+
 def _stem(path: Path, shapes: Shapes) -> Stem:
     """Return the stem: patches, or a ResNet with as many stages and units as there are."""
-    _, channels, *patch = shapes["patch_embed.proj.weight"]
-    root = next((name for name in (f"{BACKBONE}stem.conv.weight", f"{BACKBONE}conv.weight") if name in shapes), None)
-    images = shapes[root][1] if root else channels
-    if images != CHANNELS or len(patch) != 2:
-        raise WeightsError(path, f"is for images of {images} channels", "only RGB models can be read")
+    patch, root = shapes["patch_embed.proj.weight"][2:], next((name for name in ROOTS if name in shapes), None)
     if root is None:
         return parse(Patches, {"patch_size": tuple(patch)}, path)
     stem = {"depths": _depths(shapes, BACKBONE), "root_width": shapes[root][0], "patch_size": tuple(patch)}
@@ -240,8 +261,7 @@ def _position(
     if size is None:
         size = next((square for cells in counts if (square := square_size(cells, stem))), None)
         if size is None:
-            remedy = "load it in Python with vitlab.load(..., trained_size=(height, width)) and vitlab.save it"
-            raise WeightsError(path, f"has {rows} positions, not a square grid", remedy)
+            raise WeightsError(path, f"has {rows} positions, not a square grid", SAY_SIZE)
     cells = stem.grid(size).cells
     if cells not in counts:
         remedy = "check trained_size, or img_size in the config.json beside it"

@@ -15,6 +15,7 @@ from vitlab.nn.pooling import Mean
 from vitlab.nn.position import Learned1D, NoPosition
 from vitlab.nn.resnet import feature_size, output_channels
 from vitlab.nn.stem import ResNetStem
+from vitlab.weights.layout import KEEP
 from vitlab.weights.timm_config import BIT_UNIT, GLOBAL_POOL, HYBRID_UNIT
 
 ROOT_WIDTH = 64
@@ -175,7 +176,9 @@ def _check_vit(settings: ViTSettings) -> None:
     """Refuse what timm's VisionTransformer does not have."""
     s = settings
     if s.representation_dim:
-        raise _refusal("a representation layer", "that of transformers")
+        raise _refusal("a representation layer", "--to huggingface")
+    if s.pool.type not in GLOBAL_POOL:
+        raise _refusal(f"pooling of the kind {s.pool.type}")
     if isinstance(s.attention, Axial):
         raise _refusal("axial attention")
     if not isinstance(s.position, Learned1D | NoPosition) or s.position.place not in ("stem", None):
@@ -183,7 +186,7 @@ def _check_vit(settings: ViTSettings) -> None:
     if s.registers and isinstance(s.position, Learned1D) and s.position.class_token and s.pool.num_prefix:
         raise _refusal("registers without positions beside a class token with one")
     if s.norm_eps != NORM_EPS:
-        raise _refusal(f"an epsilon of {s.norm_eps} in its LayerNorms", "that of transformers")
+        raise _refusal(f"an epsilon of {s.norm_eps} in its LayerNorms", "--to huggingface")
     if isinstance(s.stem, ResNetStem):
         _check_stem(s.stem, s.image_size)
 
@@ -209,4 +212,4 @@ def _bit(settings: ResNetSettings) -> str:
 
 def _refusal(what: str, other: str = "") -> WeightsError:
     more = f" or {other}" if other else ""
-    return WeightsError("timm", f"has no model with {what}", f"write it in our own format (vitlab.save){more}")
+    return WeightsError("timm", f"has no model with {what}", KEEP + more)

@@ -1,6 +1,9 @@
 """The names and layouts of torchvision's ViTs.
 
 A file there is a state dict alone: it has no config beside it and says neither heads, nor how images are prepared, nor classes.
+How images are prepared is told by the model and its size, but not for B/16 and L/16 at 224 pixels: of those there are also SWAG's
+linear weights (IMAGENET1K_SWAG_LINEAR_V1: bicubic, the middle 1.0), with arrays of the same names and shapes as those that
+torchvision trained itself. They are taken for the latter, and the report says so.
 """
 
 import math
@@ -13,7 +16,7 @@ from vitlab.errors import WeightsError
 from vitlab.models.vit import CHANNELS, ViTSettings
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import Patches
-from vitlab.weights.layout import Beside, Contents, Piece, Shape, Shapes, lay_out, refuse_foreign
+from vitlab.weights.layout import SAY_HEADS, SAY_SIZE, Beside, Contents, Piece, Shape, Shapes, lay_out, refuse_foreign
 from vitlab.weights.timm import Place, to_ours
 
 HEADS = {768: 12, 1024: 16, 1280: 16}
@@ -21,6 +24,8 @@ HEADS = {768: 12, 1024: 16, 1280: 16}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TRAINED_THERE = Size(224, 224)
 """The size of the weights that torchvision trained itself; it prepares images for those of other sizes (SWAG) otherwise."""
+EDGES = {(1024, 16): 242, (1280, 14): None}
+"""To what the shorter side is resized for them, by width and patch, where it is not to 256; of H/14 there are only SWAG's."""
 LAYERS = "encoder.layers.encoder_layer_"
 QKV = ("query", "key", "value")
 
@@ -34,7 +39,8 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
     """Return what a file of torchvision holds.
 
     GELU is the exact one and epsilons are 1e-6, as there. Images of 224 pixels are prepared as for the weights trained there
-    (bilinear, the middle 0.875), those of other sizes as for SWAG's (bicubic, cut to a square).
+    (bilinear, the middle 0.875; of L/16 the middle 224 of 242), those of other sizes and of H/14 as for SWAG's (bicubic, cut to a
+    square).
 
     Raises:
         WeightsError: an array is missing, has an impossible shape, or belongs to no model that is known here.
@@ -54,7 +60,13 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
             stored = (shape[0], CHANNELS, *patch)
         return Piece(place.source, stored, lambda array: to_ours(array, place, shape))
 
-    contents = lay_out(settings, shapes, piece_of, image_spec=_spec(settings.image_size))
+    edge = EDGES.get((settings.width, settings.stem.cell.height), 256) if settings.image_size == TRAINED_THERE else None
+    heads = () if beside.num_heads else (f"num_heads {settings.num_heads}",)
+    images = (
+        f"resized to {edge} and cut, bilinear, not as for SWAG's linear weights" if edge else "as for SWAG's weights"
+    )
+    guessed = (*heads, f"images {images}")
+    contents = lay_out(settings, shapes, piece_of, image_spec=_spec(settings.image_size, edge), guessed=guessed)
     refuse_foreign(path, contents, ("",))
     return contents
 
@@ -91,7 +103,7 @@ def _settings(path: Path, shapes: Shapes, mlp: str, beside: Beside) -> ViTSettin
     rows = shapes["encoder.pos_embedding"][1]
     num_heads = beside.num_heads or HEADS.get(width)
     if num_heads is None:
-        raise WeightsError(path, f"does not say how many heads share a width of {width}", "give num_heads")
+        raise WeightsError(path, f"does not say how many heads share a width of {width}", SAY_HEADS)
     head, representation = shapes.get("heads.head.weight"), shapes.get("heads.pre_logits.weight")
     settings = {
         "image_size": _size(path, rows - 1, stem, beside.trained_size),
@@ -112,17 +124,17 @@ def _size(path: Path, cells: int, stem: Patches, trained_size: Size | None) -> S
     side = math.isqrt(max(cells, 0))
     size = trained_size or Size(side * stem.cell.height, side * stem.cell.width)
     if cells < 1 or stem.grid(size).cells != cells:
-        raise WeightsError(path, f"has {cells} positions of patches, not those of {size} pixels", "give trained_size")
+        raise WeightsError(path, f"has {cells} positions of patches, not those of {size} pixels", SAY_SIZE)
     return size
 
 
-def _spec(size: Size) -> ImageSpec:
-    there = size == TRAINED_THERE
+def _spec(size: Size, edge: int | None) -> ImageSpec:
+    """Return how images are prepared whose shorter side is resized to `edge`, None for SWAG's."""
     return ImageSpec(
         height=size.height,
         width=size.width,
-        fit=CentralCrop(fraction=0.875 if there else 1.0),
-        interpolation="bilinear" if there else "bicubic",
+        fit=CentralCrop(fraction=size.height / edge if edge else 1.0),
+        interpolation="bilinear" if edge else "bicubic",
         mean=MEAN,
         std=STD,
     )
