@@ -54,10 +54,10 @@ def test_conflicts_and_leaks_are_warnings_among_images_that_are_good(make_source
 
 
 def test_an_image_that_kills_its_decoder_is_one_bad_image(make_source, monkeypatch):
-    def fragile(data, name):
+    def fragile(data, name, limits):
         if data == b"killer":
             os.kill(os.getpid(), signal.SIGTERM)
-        return decode(data, name)
+        return decode(data, name, limits)
 
     monkeypatch.setattr(module, "decode", fragile)
     source = make_source(images=[png(0), b"killer", png(1)], labels=[0, 1, 2])

@@ -22,6 +22,27 @@ from vitlab.errors import SettingsError, WorkerError
 SPEC = ImageSpec(height=8, width=8)
 
 
+class Named:
+    """A source that knows what its examples are called."""
+
+    classes, labels = ("a",), np.zeros(100, np.int64)
+
+    def __len__(self):
+        return 100
+
+    def __str__(self):
+        return "photos/"
+
+    def key(self, index):
+        return f"a/{index}.jpg"
+
+    def read(self, index):
+        raise AssertionError("what hangs must not be read again")
+
+
+PHOTOS = Named()
+
+
 class Items(Dataset):
     """Numbers; at one of them the worker does something else."""
 
@@ -50,13 +71,13 @@ def fail() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_items_come_in_order_whoever_makes_them(count):
-    assert list(ahead(Items(-1, fail), range(3, 20), count, "here")) == list(range(3, 20))
+    assert list(ahead(Items(-1, fail), range(3, 20), count, PHOTOS)) == list(range(3, 20))
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_worker_that_is_killed_is_named_with_its_example(count):
-    with pytest.raises(WorkerError, match=r"photos/: a data worker ended, at example 7.*--resume") as error:
-        list(ahead(Items(7, die), range(20), count, "photos/"))
+    with pytest.raises(WorkerError, match=r"photos/: a data worker ended, at a/7\.jpg.*--resume") as error:
+        list(ahead(Items(7, die), range(20), count, PHOTOS))
     assert error.value.exit_code == 1
 
 
@@ -64,8 +85,8 @@ def test_a_worker_that_is_killed_is_named_with_its_example(count):
 def test_a_worker_that_hangs_is_named_with_its_example_and_ended(count, monkeypatch):
     monkeypatch.setattr(workers, "STALL_SECONDS", 2.0)
     before = set(multiprocessing.active_children())
-    with pytest.raises(WorkerError, match=r"has not come further for 2 seconds, at example 7;"):
-        list(ahead(Items(7, hang), range(20), count, "photos/"))
+    with pytest.raises(WorkerError, match=r"has not come further for 2 seconds, at a/7\.jpg;"):
+        list(ahead(Items(7, hang), range(20), count, PHOTOS))
     deadline = time.monotonic() + 10
     while set(multiprocessing.active_children()) - before and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -82,19 +103,19 @@ def test_a_slow_worker_is_no_hanging_one(monkeypatch):
                 time.sleep(0.8)
             return index
 
-    assert list(ahead(Slow(), range(1), 1, "here")) == [0]
+    assert list(ahead(Slow(), range(1), 1, PHOTOS)) == [0]
 
 
 def test_time_that_the_reader_takes_is_not_the_workers(monkeypatch):
     monkeypatch.setattr(workers, "STALL_SECONDS", 1.5)
-    items = ahead(Items(-1, fail), range(8), 1, "here")
+    items = ahead(Items(-1, fail), range(8), 1, PHOTOS)
     assert next(items) == 0
     time.sleep(2.5)
     assert list(items) == list(range(1, 8))
 
 
 def test_a_worker_that_dies_does_not_disturb_what_this_process_does():
-    items = ahead(Items(2, die), range(20), 1, "here")
+    items = ahead(Items(2, die), range(20), 1, PHOTOS)
     next(items)
     for _ in range(20):
         time.sleep(0.05)  # would raise here
@@ -104,12 +125,12 @@ def test_a_worker_that_dies_does_not_disturb_what_this_process_does():
 
 def test_an_error_of_the_code_stays_that_error():
     with pytest.raises(RuntimeError, match="something else"):
-        list(ahead(Items(1, fail), range(3), 1, "here"))
+        list(ahead(Items(1, fail), range(3), 1, PHOTOS))
 
 
 def test_a_thread_may_load_too():
     found: list[int] = []
-    thread = threading.Thread(target=lambda: found.extend(ahead(Items(-1, fail), range(5), 1, "here")))
+    thread = threading.Thread(target=lambda: found.extend(ahead(Items(-1, fail), range(5), 1, PHOTOS)))
     thread.start()
     thread.join(60)
     assert found == list(range(5))

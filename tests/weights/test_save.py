@@ -6,6 +6,7 @@ import pytest
 import safetensors
 import torch
 
+from vitlab.data.limits import Limits
 from vitlab.data.preprocess import CentralCrop, ImageSpec
 from vitlab.models.catalog import build_named
 from vitlab.nn.grid import Size
@@ -90,3 +91,18 @@ def test_a_model_in_training_is_saved_without_its_gradients(tmp_path, make_model
     model(torch.randn(1, 3, 8, 8)).sum().backward()
     save(model, tmp_path / "model")
     assert all(parameter.grad is None for parameter in load(tmp_path / "model").parameters())
+
+
+def test_what_an_image_may_cost_does_not_travel_with_a_model(tmp_path, make_model):
+    """Whoever runs a model says it, and no file from elsewhere."""
+    model = make_model()
+    model.image_spec = model.image_spec.model_copy(
+        update={"limits": Limits(max_pixels=10**15), "decoding": "pil-compat"}
+    )
+    save(model, tmp_path / "a.safetensors")
+    data = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "b.safetensors").write_bytes(data.replace(b"64000000", b"99000000"))
+    assert data.count(b"64000000") == 1
+    for name in ("a", "b"):
+        spec = load(tmp_path / f"{name}.safetensors").image_spec
+        assert (spec.limits, spec.decoding) == (Limits(), "pil-compat")

@@ -22,7 +22,7 @@ def describe(
 
     No image is decoded, so it is fast; `vitlab data check` decodes them all. --seed chooses the examples on the sheet.
     """
-    from vitlab.cli.data_progress import progress
+    from vitlab.cli.bar import bar
     from vitlab.data.describe import describe as describe_all
     from vitlab.data.open import open_splits
     from vitlab.data.scan import cores
@@ -34,7 +34,14 @@ def describe(
         from vitlab.data.sheet import new_sheet_path
 
         sheet = new_sheet_path(out)
-    with progress("describing", sum(map(len, sources.values()))) as seen:
+    total, done = sum(map(len, sources.values())), 0
+    with bar("describing") as advance:
+
+        def seen() -> None:
+            nonlocal done
+            done += 1
+            advance(done, total)
+
         found = describe_all(data, sources, readers, seen)
     if sheet is not None:
         from vitlab.data.sheet import write_sheet

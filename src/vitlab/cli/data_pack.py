@@ -14,6 +14,7 @@ def pack(
     shard_size: Annotated[str, typer.Option(help="About how large a shard is: 256MB, 1GB.")] = "256MB",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
     on_bad_image: options.BadImages = options.OnBadImage.FAIL,
+    max_pixels: options.MaxPixels = None,
 ) -> None:
     """Pack a data set into tar shards with an index, for local disks and object stores.
 
@@ -24,13 +25,15 @@ def pack(
     import os
 
     from vitlab.cli.bar import bar
+    from vitlab.data.limits import limits_of
     from vitlab.data.pack import pack as pack_data
 
     size = options.parse_bytes(shard_size, "--shard-size")
     skip_bad = on_bad_image == options.OnBadImage.SKIP
     try:
-        with bar("packing", "images") as advance:
-            packs = pack_data(source, out, size, workers or os.cpu_count() or 1, skip_bad=skip_bad, advance=advance)
+        with bar("packing") as advance:
+            crew, limits = workers or os.cpu_count() or 1, limits_of(max_pixels)
+            packs = pack_data(source, out, size, crew, skip_bad=skip_bad, limits=limits, advance=advance)
     except KeyboardInterrupt:
         typer.echo("what is packed is kept; the same command goes on", err=True)
         raise

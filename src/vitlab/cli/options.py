@@ -14,6 +14,13 @@ class OnBadImage(StrEnum):
     SKIP = "skip"
 
 
+class HowDecoded(StrEnum):
+    """What the pixels of a file are."""
+
+    STANDARD = "standard"
+    PIL_COMPAT = "pil-compat"
+
+
 class TransferRecipe(StrEnum):
     """How weights are fine-tuned."""
 
@@ -39,6 +46,17 @@ Data = Annotated[
 Described = Annotated[str, typer.Argument(metavar="DATA", help="A data set, as for finetune.")]
 Readers = Annotated[
     int | None, typer.Option("--workers", min=0, help="Processes that read; 0 for none but this. Default: one a core.")
+]
+Decoding = Annotated[
+    HowDecoded | None,
+    typer.Option(
+        help="The pixels of a file: as viewers show them (upright, sRGB, over white), or as Pillow alone gives them, which is how "
+        "most published accuracies were measured. Default: as the model says."
+    ),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(min=1, help="Refuse larger images before they are decoded. Default: 64 million pixels."),
 ]
 EvalData = Annotated[str | None, typer.Option("--eval-data", help="Evaluate on this instead of a part of DATA.")]
 Out = Annotated[Path | None, typer.Option(help="The run folder; it must not exist. Default: runs/<recipe>-<data>.")]

@@ -14,15 +14,17 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     on_bad_image: options.BadImages = options.OnBadImage.FAIL,
+    decoding: options.Decoding = None,
+    max_pixels: options.MaxPixels = None,
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Name what is on images."""
-    from vitlab.studies.evaluation import predict_files
+    from vitlab.studies.evaluation import Reading, predict_files
 
-    for path, prediction in predict_files(
-        model, images, skip_bad=on_bad_image == options.OnBadImage.SKIP, device=device
-    ):
+    how = None if decoding is None else decoding.value
+    reading = Reading(how, max_pixels, skip_bad=on_bad_image == options.OnBadImage.SKIP)
+    for path, prediction in predict_files(model, images, reading, device=device):
         if isinstance(prediction, str):
             typer.echo(f"skipped {prediction}", err=True)
         elif as_json:

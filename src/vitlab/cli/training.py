@@ -94,7 +94,7 @@ def _finish(result: "RunResult", differences: list[str], say: Callable[[str], No
 
     evaluation = None
     for name, predictions in result.predictions.items():
-        evaluation = evaluation or Evaluation(name, result.sources[name], predictions)
+        evaluation = evaluation or Evaluation(name, result.sources[name], predictions, result.model.image_spec.limits)
         say(f"{name}: {predictions.summary()}")
     if not result.sources:
         return  # it was finished before

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from vitlab.data.duplicates import DIGEST_BYTES, Digests, Duplicates, digest_of, find_duplicates
 from vitlab.data.image import decode
+from vitlab.data.limits import LIMITS, Limits
 from vitlab.data.scan import PATIENCE, scan
 from vitlab.data.source import Example, Source
 from vitlab.errors import ImageError
@@ -51,6 +53,7 @@ class Checked:
 def check(
     sources: Mapping[str, Source],
     workers: int = 0,
+    limits: Limits = LIMITS,
     patience: float = PATIENCE,
     seen: Callable[[ImageError | None], None] = lambda _: None,
 ) -> Checked:
@@ -64,7 +67,7 @@ def check(
     for split, source in sources.items():
         digests[split] = np.zeros((len(source), DIGEST_BYTES), np.uint8)
         bad[split] = []
-        for index, answer in enumerate(scan(source, _digest_if_good, workers, patience)):
+        for index, answer in enumerate(scan(source, partial(_digest_if_good, limits), workers, patience)):
             if isinstance(answer, ImageError):
                 bad[split].append(answer)
             else:
@@ -74,17 +77,17 @@ def check(
     return Checked(totals, bad, find_duplicates(sources, digests))
 
 
-def find_bad_images(source: Source, workers: int = 0) -> dict[int, ImageError]:
+def find_bad_images(source: Source, workers: int = 0, limits: Limits = LIMITS) -> dict[int, ImageError]:
     """Decode every image of `source` once, in `workers` processes, and return the error of each that fails, by index."""
-    answers: Iterator[ImageError | None] = scan(source, _decode, workers)
+    answers: Iterator[ImageError | None] = scan(source, partial(_decode, limits), workers)
     return {index: error for index, error in enumerate(answers) if error is not None}
 
 
-def _digest_if_good(example: Example) -> bytes:
-    _decode(example)
+def _digest_if_good(limits: Limits, example: Example) -> bytes:
+    _decode(limits, example)
     return digest_of(example)
 
 
-def _decode(example: Example) -> None:
+def _decode(limits: Limits, example: Example) -> None:
     if isinstance(example.data, bytes):
-        decode(example.data, example.key)
+        decode(example.data, example.key, limits)

@@ -148,7 +148,9 @@ def _kind(data: bytes, name: str, limits: Limits) -> _Kind:
         raise ImageError(name, "is empty (0 bytes)", REPLACE)
     if len(data) > limits.max_bytes:
         raise ImageError(
-            name, f"has {len(data):,} bytes, more than {limits.max_bytes:,}", "shrink it, or raise limits.max_bytes"
+            name,
+            f"has {len(data):,} bytes, more than {limits.max_bytes:,}",
+            "shrink it, or raise image_spec.limits.max_bytes",
         )
     for kind in _KINDS:
         if kind.signature.match(data):

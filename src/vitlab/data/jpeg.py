@@ -146,7 +146,7 @@ def read_header(data: bytes, name: str, limits: Limits) -> Jpeg:
             scans = 1 if data[start] == frame[2] and sequential else data.count(b"\xff\xda", start - 4)
             if scans > limits.max_scans:
                 what = f"is a JPEG of {scans} scans, more than {limits.max_scans}"
-                raise ImageError(name, what, "save it anew, or raise limits.max_scans")
+                raise ImageError(name, what, "save it anew, or raise image_spec.limits.max_scans")
             profile = b"".join(profiles[number] for number in sorted(profiles))
             return Jpeg(data, name, *frame, turn_of(exif), profile)
     raise damaged(name, "JPEG file is truncated: it ends before its picture")

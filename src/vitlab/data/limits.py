@@ -7,6 +7,7 @@ from pydantic import Field
 from vitlab.config import Settings
 from vitlab.errors import ImageError
 
+_ALLOW = "--max-pixels N, in training --set image_spec.limits.max_pixels=N"
 REPLACE = "fetch it again, or remove it"
 
 
@@ -22,6 +23,11 @@ class Limits(Settings):
 LIMITS = Limits()
 
 
+def limits_of(max_pixels: int | None) -> Limits:
+    """Return the limits with another `max_pixels`; the usual ones for None."""
+    return LIMITS if max_pixels is None else LIMITS.model_copy(update={"max_pixels": max_pixels})
+
+
 def damaged(name: str, what: str) -> ImageError:
     """Return the error of an image file that cannot be repaired."""
     return ImageError(name, what, REPLACE)
@@ -34,7 +40,7 @@ def check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
         raise damaged(name, f"claims a size of {width} × {height} pixels")
     if width * height > limits.max_pixels:
         what = f"has {width} × {height} pixels, more than {limits.max_pixels:,}"
-        raise ImageError(name, what, "shrink it, or raise limits.max_pixels")
+        raise ImageError(name, what, f"shrink it, or allow more: {_ALLOW}")
     if max(width, height) > limits.max_side:
         what = f"has {width} × {height} pixels, a side of more than {limits.max_side:,}"
-        raise ImageError(name, what, "shrink it, or raise limits.max_side")
+        raise ImageError(name, what, "shrink it, or raise image_spec.limits.max_side")

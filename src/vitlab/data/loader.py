@@ -10,23 +10,24 @@ from torch.utils.data import Dataset
 from vitlab.data.batch import Batch, collate
 from vitlab.data.check import find_bad_images
 from vitlab.data.image import Picture, decode
+from vitlab.data.limits import LIMITS, Limits
 from vitlab.data.order import examples_at
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Example, Pixels, Source
 from vitlab.data.transforms import Augment
 from vitlab.data.workers import ahead, at
-from vitlab.errors import BadImagesError, ImageError, SettingsError
+from vitlab.errors import BadImagesError, SettingsError, VitlabError
 
 Labels = NDArray[np.int64]
 
 
-def pixels_of(example: Example) -> Pixels:
+def pixels_of(example: Example, limits: Limits = LIMITS) -> Pixels:
     """Return the pixels of an example (uint8 [h, w, 3]), decoding its file where it has one.
 
     Raises:
         ImageError: the file cannot be decoded, or must not be.
     """
-    return decode(example.data, example.key) if isinstance(example.data, bytes) else example.data
+    return decode(example.data, example.key, limits) if isinstance(example.data, bytes) else example.data
 
 
 def _picture(example: Example, spec: ImageSpec) -> Picture:
@@ -54,7 +55,7 @@ def _check_share(share: Share, batch_size: int) -> None:
         raise SettingsError("--batch-size", what, f"give a multiple of {share.world}")
 
 
-class TrainBatches(Dataset[Batch | ImageError]):
+class TrainBatches(Dataset[Batch | VitlabError]):
     """The training batches by step: batch k is a pure function of the source, the seed and k.
 
     `batch_size` counts the rows of all ranks; those of one rank are its `share`, so that any number of ranks together see
@@ -78,8 +79,8 @@ class TrainBatches(Dataset[Batch | ImageError]):
         self.source, self.labels, self.spec, self.augment = source, labels, spec, augment
         self.batch_size, self.seed, self.share = batch_size, seed, share
 
-    def __getitem__(self, step: int) -> Batch | ImageError:
-        """Return batch `step`, or the error of its first image that cannot be decoded."""
+    def __getitem__(self, step: int) -> Batch | VitlabError:
+        """Return batch `step`, or the error of its first example that cannot be read or decoded."""
         rows = self.share.rows(self.batch_size)
         positions = np.arange(rows.start, rows.stop, dtype=np.int64) + step * self.batch_size
         chosen = examples_at(positions, len(self.source), self.seed)
@@ -91,14 +92,14 @@ class TrainBatches(Dataset[Batch | ImageError]):
                 example = self.source.read(int(index))
                 rng = np.random.default_rng((self.seed, 1, int(position)))
                 images.append(self.augment.apply(_picture(example, self.spec), self.spec, rng))
-            except ImageError as error:
+            except VitlabError as error:  # as a value: raised in a worker it would lose its class
                 return error
             keys.append(example.key)
         at(-1)
         return collate(images, self.labels[chosen], keys, len(rows))
 
 
-class EvalBatches(Dataset[Batch | ImageError]):
+class EvalBatches(Dataset[Batch | VitlabError]):
     """The evaluation batches in the order of the source; the last one is padded to the same shape, and says so.
 
     `batch_size` and `share` are as in `TrainBatches`: together the ranks see every example once.
@@ -114,8 +115,8 @@ class EvalBatches(Dataset[Batch | ImageError]):
     def __len__(self) -> int:
         return (len(self.source) + self.batch_size - 1) // self.batch_size
 
-    def __getitem__(self, step: int) -> Batch | ImageError:
-        """Return batch `step`, or the error of its first image that cannot be decoded."""
+    def __getitem__(self, step: int) -> Batch | VitlabError:
+        """Return batch `step`, or the error of its first example that cannot be read or decoded."""
         rows, start = self.share.rows(self.batch_size), step * self.batch_size
         first, last = (min(start + row, len(self.source)) for row in (rows.start, rows.stop))
         images: list[Pixels] = []
@@ -125,7 +126,7 @@ class EvalBatches(Dataset[Batch | ImageError]):
             try:
                 example = self.source.read(index)
                 images.append(self.spec.prepare(_picture(example, self.spec)))
-            except ImageError as error:
+            except VitlabError as error:  # as a value: raised in a worker it would lose its class
                 return error
             keys.append(example.key)
         at(-1)
@@ -137,14 +138,15 @@ def load(batches: TrainBatches | EvalBatches, steps: Sequence[int], workers: int
 
     Raises:
         ImageError: an image cannot be decoded.
+        DataError: the data cannot be read any more.
         WorkerError: a worker died, or hangs.
     """
-    for batch in ahead(batches, steps, workers, str(batches.source)):
-        if isinstance(batch, ImageError):
+    for batch in ahead(batches, steps, workers, batches.source):
+        if isinstance(batch, VitlabError):
             raise batch
         yield batch
 
 
-def bad_images_error(source: Source) -> BadImagesError:
+def bad_images_error(source: Source, limits: Limits = LIMITS) -> BadImagesError:
     """Return the error that names every image of `source` that cannot be decoded."""
-    return BadImagesError(str(source), list(find_bad_images(source).values()), len(source))
+    return BadImagesError(str(source), list(find_bad_images(source, limits=limits).values()), len(source))

@@ -19,6 +19,7 @@ from vitlab import files
 from vitlab.config import to_json
 from vitlab.data.crew import Advance, share
 from vitlab.data.index import INDEX, JOB, LABEL, MANIFEST, PLACE, SUMS, Manifest, Skipped, shard_name
+from vitlab.data.limits import LIMITS, Limits
 from vitlab.data.open import AnySource, Opened, open_data
 from vitlab.data.packer import Note, Packer, writing
 from vitlab.data.shards import Shards
@@ -37,6 +38,7 @@ def pack(
     workers: int = 1,
     *,
     skip_bad: bool = False,
+    limits: Limits = LIMITS,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[str, Shards]:
     """Pack the data set `name`, as `open_data` opens it, into the folder `out`; return the packs by split, "" for a whole.
@@ -61,7 +63,7 @@ def pack(
 
     with _claimed(out, _identity(sources, shard_bytes)):
         packers = {
-            split: Packer(source, out / split, out / _DRAFT / (split or "whole"), shard_bytes, skip_bad)
+            split: Packer(source, out / split, out / _DRAFT / (split or "whole"), shard_bytes, skip_bad, limits)
             for split, source in sources.items()
         }
         _check_room(out, packers)

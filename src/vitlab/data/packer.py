@@ -23,6 +23,7 @@ from vitlab.config import Settings
 from vitlab.data.crew import Advance
 from vitlab.data.image import decode
 from vitlab.data.index import shard_name
+from vitlab.data.limits import LIMITS, Limits
 from vitlab.data.source import Example, Source
 from vitlab.data.tar import END, MEMBERS, Label, Packed, TarError, pack_example, unpack_example
 from vitlab.errors import ImageError, PackError
@@ -57,6 +58,7 @@ class Packer:
     notes: Path
     shard_bytes: int
     skip_bad: bool
+    limits: Limits = LIMITS
 
     @cached_property
     def _probed(self) -> list[int]:
@@ -147,7 +149,7 @@ class Packer:
             for index in self.range(shard):
                 try:
                     example = self.source.read(index)
-                    image = _checked(example)
+                    image = _checked(example, self.limits)
                 except ImageError as error:
                     bad.append((index, error))
                 else:
@@ -183,10 +185,10 @@ def _put(file: IO[bytes], path: Path, data: bytes) -> None:
             left = left[file.write(left) :]
 
 
-def _checked(example: Example) -> bytes:
+def _checked(example: Example, limits: Limits) -> bytes:
     """Return the file of an example, after decoding it."""
     if isinstance(example.data, bytes):
-        decode(example.data, example.key)
+        decode(example.data, example.key, limits)
     return _file_of(example)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitlab.config import Settings
 from vitlab.data.image import Decoding, Picture, open_image
+from vitlab.data.limits import LIMITS, Limits
 from vitlab.data.resize import Box, Interpolation, resize
 from vitlab.data.source import Pixels
 
@@ -31,7 +32,8 @@ class ImageSpec(Settings):
 
     `mean` and `std` are on the scale 0–1 and the defaults give the range [-1, 1] that every released ViT expects; models of other
     origin carry their own. `decoding` says what the pixels of a file are: as a viewer shows them, or, with "pil-compat", as
-    Pillow alone gives them, to repeat accuracies that were published so.
+    Pillow alone gives them, to repeat accuracies that were published so. `limits` belong to whoever runs the model: they do
+    not travel with it.
     """
 
     height: PositiveInt = 224
@@ -41,6 +43,7 @@ class ImageSpec(Settings):
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5)
     decoding: Decoding = "standard"
+    limits: Limits = LIMITS
 
     def open(self, data: bytes, name: str) -> Picture:
         """Return the image in the file `data`, from which `prepare` takes what the model sees.
@@ -48,7 +51,7 @@ class ImageSpec(Settings):
         Raises:
             ImageError: the image cannot be decoded, or must not be.
         """
-        return open_image(data, name, decoding=self.decoding)
+        return open_image(data, name, self.limits, self.decoding)
 
     def box(self, rows: int, columns: int) -> Box | None:
         """Return the part of an image of that size that the model sees; None for all of it."""

@@ -10,8 +10,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from typing import Any, Generic, TypeVar, cast
 
-from vitlab.data.folder import Folder
-from vitlab.data.source import Example, Source
+from vitlab.data.source import Example, Keyed, Source, name_of
 from vitlab.errors import ImageError
 
 PATIENCE = 60.0
@@ -43,7 +42,7 @@ def cores() -> int:
 
 def key_of(source: Source, index: int) -> str:
     """Return the key of an example; its file is not read where the key is known without it."""
-    return source.key(index) if isinstance(source, Folder) else source.read(index).key
+    return source.key(index) if isinstance(source, Keyed) else source.read(index).key
 
 
 def _seen(source: Source, look: Callable[[Example], T], index: int) -> T | ImageError:
@@ -111,7 +110,7 @@ def _scan_by(workers: int, source: Source, look: Callable[[Example], T], patienc
                 what, remedy = _loss(team[place].end(), lost, patience)
                 at, rest = team[place].here.value, team[place].waiting
                 at = at if at in rest else rest[0]  # it had just begun
-                answers[at] = ImageError(_name(source, at), what, remedy)
+                answers[at] = ImageError(name_of(source, at), what, remedy)
                 team[place] = _Worker(source, look)
                 team[place].give([index for index in rest if index != at] or next(chunks, ()))
             while turn in answers:
@@ -168,11 +167,6 @@ def _loss(code: int, silent: bool, patience: float) -> tuple[str, str]:
         return f"was not read and decoded within {patience:g} seconds", "see whether its disk answers, or remove it"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return f"ended the process that was reading it ({how})", "see whether memory was short, or remove it"
-
-
-def _name(source: Source, index: int) -> str:
-    """Return what to call an example that must not be read again."""
-    return source.key(index) if isinstance(source, Folder) else f"example {index} of {source}"
 
 
 def _work(

@@ -50,6 +50,20 @@ class Source(Protocol):
     def __str__(self) -> str: ...
 
 
+@runtime_checkable
+class Keyed(Protocol):
+    """A source that knows what its examples are called without reading them."""
+
+    def key(self, index: int) -> str:
+        """Return the key of the example at `index`."""
+        ...
+
+
+def name_of(source: Source, index: int) -> str:
+    """Return what to call an example that is not to be read: its key where that is known, else its number."""
+    return source.key(index) if isinstance(source, Keyed) else f"example {index} of {source}"
+
+
 class Part(Settings):
     """One side of a seeded, stratified split: `fraction` of every class is the test side, the rest the training side.
 
@@ -101,6 +115,10 @@ class Subset:
     def read(self, index: int) -> Example:
         """Return the example at `index` of this subset."""
         return self.source.read(int(self.indices[index]))
+
+    def key(self, index: int) -> str:
+        """Return what the example at `index` of this subset is called."""
+        return name_of(self.source, int(self.indices[index]))
 
     def __str__(self) -> str:
         return f"{self.source} ({len(self):,} of {len(self.source):,})"

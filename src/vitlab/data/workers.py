@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from vitlab.data.source import Source, name_of
 from vitlab.errors import WorkerError
 
 STALL_SECONDS = 60.0
@@ -31,11 +32,11 @@ def at(index: int) -> None:
         row[_EXAMPLE] = index
 
 
-def ahead(items: Dataset[Item], places: Sequence[int], workers: int, source: str) -> Iterator[Item]:
+def ahead(items: Dataset[Item], places: Sequence[int], workers: int, source: Source) -> Iterator[Item]:
     """Yield the items at `places` in order, made ahead by `workers` processes; none means in this process.
 
     Raises:
-        WorkerError: a worker died, or hangs; `source` names the data.
+        WorkerError: a worker died, or hangs; the example of `source` that it was at is named.
     """
     log = torch.full((max(workers, 1), 2), -1, dtype=torch.int64).share_memory_()
     with _no_child_signals(), warnings.catch_warnings():
@@ -96,22 +97,22 @@ def _no_child_signals() -> Generator[None, None, None]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def _died(log: torch.Tensor, source: str, message: str) -> WorkerError:
+def _died(log: torch.Tensor, source: Source, message: str) -> WorkerError:
     ended = {int(number) for number in re.findall(r"\d+", message)}
     examples = [int(row[_EXAMPLE]) for row in log if int(row[_PID]) in ended]
-    what = f"a data worker ended{_at_example(examples)}, as when the system kills it because memory is short"
-    return WorkerError(source, what, "look at that image, or use fewer --workers, and go on with --resume")
+    what = f"a data worker ended{_at(source, examples)}, as when the system kills it because memory is short"
+    return WorkerError(str(source), what, "look at that image, or use fewer --workers, and go on with --resume")
 
 
-def _hangs(log: torch.Tensor, source: str) -> WorkerError:
+def _hangs(log: torch.Tensor, source: Source) -> WorkerError:
     examples = [int(row[_EXAMPLE]) for row in log]
     for row in log:  # a worker that is stuck in a read hears nothing else, and this process could not end before it
         with contextlib.suppress(OSError, RuntimeError):
             os.kill(int(row[_PID]), signal.SIGKILL)
-    what = f"a data worker has not come further for {STALL_SECONDS:.0f} seconds{_at_example(examples)}"
-    return WorkerError(source, what, "look at that file and its disk, and go on with --resume")
+    what = f"a data worker has not come further for {STALL_SECONDS:.0f} seconds{_at(source, examples)}"
+    return WorkerError(str(source), what, "look at that file and its disk, and go on with --resume")
 
 
-def _at_example(examples: list[int]) -> str:
-    named = [f"{index}" for index in examples if index >= 0]
-    return f", at example {' or '.join(named)}" if named else ""
+def _at(source: Source, examples: list[int]) -> str:
+    named = [name_of(source, index) for index in examples if index >= 0]
+    return f", at {' or '.join(named)}" if named else ""

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.labels import label_at
+from vitlab.data.limits import LIMITS, Limits
 from vitlab.data.loader import pixels_of
 from vitlab.data.source import Source
 from vitlab.evals.classify import AnyPredictions, Predictions
@@ -27,6 +28,7 @@ class Evaluation:
     name: str
     source: Source
     predictions: AnyPredictions
+    limits: Limits = LIMITS
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def mistakes(evaluation: Evaluation) -> list[dict[str, Any]]:
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
     return [
         {
-            "image": pixels_of(evaluation.source.read(int(index))),
+            "image": pixels_of(evaluation.source.read(int(index)), evaluation.limits),
             "true": true_words(predictions, int(index)),
             "predicted": said[index],
             "confidence": float(confidence[index]),

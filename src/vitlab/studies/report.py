@@ -95,7 +95,10 @@ def _looks(model: ViT, evaluation: Evaluation) -> Figure:
     """Return the rollout figure of a few test images."""
     predictions = evaluation.predictions
     shown = np.linspace(0, len(predictions.labels) - 1, min(LOOKS, len(predictions.labels))).astype(int)
-    pairs = [figures.rollout_overlay(model, pixels_of(evaluation.source.read(int(index)))) for index in shown]
+    pairs = [
+        figures.rollout_overlay(model, pixels_of(evaluation.source.read(int(index)), evaluation.limits))
+        for index in shown
+    ]
     titles = [said_words(predictions, int(index)) for index in shown]
     return Figure(
         "What the model looks at",

@@ -13,6 +13,7 @@ from vitlab import files
 from vitlab.config import Settings, difference, parse, to_json
 from vitlab.data.check import find_bad_images
 from vitlab.data.labels import Labels, is_multi_label, renumber
+from vitlab.data.limits import Limits
 from vitlab.data.loader import TrainBatches
 from vitlab.data.oddity import oddities
 from vitlab.data.source import Source, Subset, class_indices
@@ -204,11 +205,11 @@ def _open_data(settings: RunSettings, say: Say, given: Given | None) -> Data:
     for line in dict.fromkeys(lines):
         log.warning("%s", line)
     if settings.on_bad_image == "fail":
-        _refuse_bad_images([train_source, *evals.values()], settings.workers, say)
+        _refuse_bad_images([train_source, *evals.values()], settings.workers, settings.image_spec.limits, say)
         return Data(train_source, evals)
     bad: list[ImageError] = []
-    kept_train = _without_bad_images(train_source, settings.workers, bad, say)
-    kept_evals = {name: _without_bad_images(source, settings.workers, bad, say) for name, source in evals.items()}
+    kept_train = _without_bad_images(train_source, settings, bad, say)
+    kept_evals = {name: _without_bad_images(source, settings, bad, say) for name, source in evals.items()}
     return Data(kept_train, kept_evals, tuple(bad))
 
 
@@ -218,21 +219,21 @@ def _opened(source: Settings) -> Source:
     return cast(Source, source)
 
 
-def _refuse_bad_images(sources: Sequence[Source], workers: int, say: Say) -> None:
+def _refuse_bad_images(sources: Sequence[Source], workers: int, limits: Limits, say: Say) -> None:
     """Refuse files that cannot be decoded before the run begins; with more than `CHECKED_FIRST`, when it comes to one of them."""
     count = sum(map(len, sources))
     if count > CHECKED_FIRST or not any(isinstance(source.read(0).data, bytes) for source in sources):
         return
     say(f"checking {count:,} images")
-    found = {str(source): list(find_bad_images(source, workers).values()) for source in sources}
+    found = {str(source): list(find_bad_images(source, workers, limits).values()) for source in sources}
     named = ", ".join(name for name, errors in found.items() if errors)
     if named:
         raise BadImagesError(named, [error for errors in found.values() for error in errors], count)
 
 
-def _without_bad_images(source: Source, workers: int, bad: list[ImageError], say: Say) -> Source:
+def _without_bad_images(source: Source, settings: RunSettings, bad: list[ImageError], say: Say) -> Source:
     """Return the part of `source` that can be decoded; the rest is said, and added to `bad`."""
-    found = find_bad_images(source, workers)
+    found = find_bad_images(source, settings.workers, settings.image_spec.limits)
     bad.extend(found.values())
     for error in found.values():
         say(f"skipped {error}")

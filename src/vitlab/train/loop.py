@@ -87,7 +87,7 @@ def train(
                     run.log(state.step, state.step * settings.batch_size, values)
                 watcher.stepped(state.step, result)
         except ImageError as error:
-            raise bad_images_error(batches.source) from error
+            raise bad_images_error(batches.source, batches.spec.limits) from error
         finally:
             watcher.close()
         if state.step > first:

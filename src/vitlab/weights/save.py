@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from vitlab.config import Settings, parse, to_json
 from vitlab.data.labels import Probabilities
+from vitlab.data.limits import LIMITS
 from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import SettingsError, WeightsError
 from vitlab.files import write_atomic
@@ -39,12 +40,17 @@ def to_bytes(model: Classifier) -> bytes:
     """Return the bytes of a weights file; the same weights give the same bytes."""
     header = Header(
         settings=model.settings,
-        image_spec=model.image_spec,
+        image_spec=_without_limits(model.image_spec),
         classes=model.classes,
         probabilities=model.probabilities,
     )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
     return safetensors.torch.save(tensors, {HEADER: json.dumps(to_json(header), ensure_ascii=False)})
+
+
+def _without_limits(spec: ImageSpec) -> ImageSpec:
+    """Return `spec` with our limits: what an image may cost is not for a file to say."""
+    return spec.model_copy(update={"limits": LIMITS})
 
 
 def save(model: Classifier, path: str | Path) -> None:
@@ -65,5 +71,6 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
     layers = header.settings.num_layers
     if layers > len(shapes):  # before a model of that depth is laid out
         raise WeightsError(path, f"holds {len(shapes)} tensors for {layers:,} layers", "get the file again")
-    contents = lay_out(header.settings, shapes, Piece, image_spec=header.image_spec, classes=header.classes)
+    spec = _without_limits(header.image_spec)
+    contents = lay_out(header.settings, shapes, Piece, image_spec=spec, classes=header.classes)
     return replace(contents, probabilities=header.probabilities)

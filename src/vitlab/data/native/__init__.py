@@ -66,6 +66,14 @@ def available() -> bool:
     return _library() is not None
 
 
+def decoder() -> str:
+    """Return what decodes JPEG files, in words."""
+    pillow = f"the libjpeg-turbo of Pillow {PIL.__version__}"
+    if available():
+        return f"{pillow}, only the parts that are needed (compiled)"
+    return f"{pillow}, whole pictures (no C compiler was there when vitlab was installed: about half as fast)"
+
+
 def _loaded() -> ctypes.CDLL:
     library = _library()
     if library is None:
