@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from itertools import product
 
 import numpy as np
 import pytest
@@ -175,3 +176,37 @@ def test_ranks_evaluate_every_example_once(make_source):
 def test_a_batch_that_the_ranks_cannot_divide_is_refused(make_source):
     with pytest.raises(SettingsError, match=r"--batch-size: 6 cannot be divided among 4 processes"):
         EvalBatches(make_source(3), SPEC, 6, Share(0, 4))
+
+
+def record(path, share: Share, count: int, steps: int) -> None:
+    """Write what one rank sees: a line for every row of every step."""
+    source = Subset(Digits(), range(1000))
+    batches = TrainBatches(source, source.labels, SPEC, Augment(), 8, 3, share)
+    with path.open("w") as file:
+        for step, batch in enumerate(load(batches, range(steps), count)):
+            for row, key in enumerate(batch.keys):
+                image = hashlib.sha256(batch.images[row].numpy().tobytes()).hexdigest()
+                place = step * 8 + share.rows(8)[row]
+                file.write(f"{place:06d} {key} {int(batch.labels[row])} {image}\n")
+
+
+@pytest.mark.slow
+def test_five_hundred_steps_are_the_same_on_any_number_of_processes(tmp_path):
+    """1, 2 and 4 processes, each with 0, 1 and 3 workers; four epochs of a thousand images."""
+    context = multiprocessing.get_context("fork")
+    checksums: dict[tuple[int, int], str] = {}
+    for world, count in product((1, 2, 4), (0, 1, 3)):
+        paths = [tmp_path / f"{world}-{count}-{rank}" for rank in range(world)]
+        ranks = [
+            context.Process(target=record, args=(path, Share(rank, world), count, 500))
+            for rank, path in enumerate(paths)
+        ]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join()
+        lines = sorted(line for path in paths for line in path.read_text().splitlines())
+        assert len(lines) == 4000
+        checksums[world, count] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    print(checksums)
+    assert len(set(checksums.values())) == 1
