@@ -33,7 +33,7 @@ def test_an_error_survives_the_way_between_processes(kind):
 def test_a_wrong_request_exits_with_2_and_failed_work_with_1():
     codes = {kind.__name__: kind.exit_code for kind in KINDS}
     failed = {name for name, code in codes.items() if code == 1}
-    assert failed == {"VitlabError", "NonFiniteError", "CheckpointError"}
+    assert failed == {"VitlabError", "NonFiniteError", "WorkerError", "PackError", "CheckpointError"}
     assert set(codes.values()) == {1, 2} and RequestError.exit_code == BadImagesError.exit_code == 2
 
 

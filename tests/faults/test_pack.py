@@ -144,10 +144,10 @@ def test_a_disk_that_fills(tmp_path, wanted, limit):
 def test_a_worker_process_that_dies_is_named(tmp_path, wanted, monkeypatch, death):
     parent, real = os.getpid(), packer.decode
 
-    def deadly(data, name):
+    def deadly(data, name, limits):
         if name.endswith("bee/3.png") and os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL) if death == "killed" else os._exit(3)
-        return real(data, name)
+        return real(data, name, limits)
 
     monkeypatch.setattr(packer, "decode", deadly)
     with pytest.raises(PackError, match=r"SIGKILL" if death == "killed" else "exit code 3"):

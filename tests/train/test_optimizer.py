@@ -117,4 +117,4 @@ def test_the_norm_after_clipping_is_the_smaller_of_norm_and_limit(values, limit)
     model = with_gradients(values)
     before = clip_by_global_norm(model.parameters(), limit).item()
     after = torch.cat([parameter.grad for parameter in model]).double().norm().item()
-    assert after == pytest.approx(min(before, limit), rel=1e-5, abs=1e-30)
+    assert after == pytest.approx(min(before, limit), rel=1e-5, abs=1e-18)  # squares of less vanish in float32

@@ -45,6 +45,6 @@ def check(
     else:
         for line in found.lines(data):
             typer.echo(line)
-        typer.echo(f"JPEG files are decoded by {decoder()}")
+        typer.echo(f"JPEG files are decoded by {decoder()}", err=True)
     if found.count:
         raise typer.Exit(1)
