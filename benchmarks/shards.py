@@ -38,7 +38,7 @@ opened, after_opening = time.perf_counter() - start, memory() - before
 start = time.perf_counter()
 for step in range(READS):
     (place,) = examples_at(np.array([step]), count, seed=0)
-    int(shards.labels[place]), shards.pack.places[place]
+    int(shards.labels[place]), shards.listing.places[place]
 ordered = (time.perf_counter() - start) / READS
 start = time.perf_counter()
 for step in range(READS):
@@ -64,7 +64,7 @@ def make(folder: Path) -> Path:
 def stretch(packed: Path, count: int) -> None:
     """Make a pack say that its images are the first of `count` examples, of which nothing else is there."""
     manifest = json.loads((packed / MANIFEST).read_text())
-    places, labels = np.array(Shards(packed).pack.places[:IMAGES]), np.array(Shards(packed).labels[:IMAGES])
+    places, labels = np.array(Shards(packed).listing.places[:IMAGES]), np.array(Shards(packed).labels[:IMAGES])
     (packed / INDEX).unlink()
     with (packed / INDEX).open("wb") as file:
         file.write(places.tobytes())

@@ -52,9 +52,9 @@ def test_what_is_packed_needs_nothing_of_ours_to_be_read(tmp_path):
     assert found["0000000007.png"] == (source / "bee/1.b.png").read_bytes()
     assert found["0000000007.name.txt"] == b"bee/1.b.png"
     done = subprocess.run(["sha256sum", "--check", "shards.sha256"], cwd=tmp_path / "out", capture_output=True)
-    assert done.returncode == 0 and done.stdout.count(b": OK") == shards.pack.manifest.shards + 1
+    assert done.returncode == 0 and done.stdout.count(b": OK") == shards.listing.manifest.shards + 1
     sums = (tmp_path / "out/shards.sha256").read_bytes()
-    assert shards.pack.manifest.sums_sha256 == hashlib.sha256(sums).hexdigest()
+    assert shards.listing.manifest.sums_sha256 == hashlib.sha256(sums).hexdigest()
 
 
 def test_shards_have_about_the_size_that_is_asked_for(tmp_path):
@@ -64,7 +64,7 @@ def test_shards_have_about_the_size_that_is_asked_for(tmp_path):
         sizes = [path.stat().st_size for path in (tmp_path / str(size)).glob("*.tar")]
         assert 0.7 * size < np.median(sizes) < 1.2 * size
     few = str(draw(tmp_path / "few", count=2))
-    assert pack(few, tmp_path / "1", 1)[""].pack.manifest.shards == 6  # at least one image in each
+    assert pack(few, tmp_path / "1", 1)[""].listing.manifest.shards == 6  # at least one image in each
 
 
 def test_progress_is_told_of_every_image(tmp_path):
@@ -106,8 +106,8 @@ def test_bad_images_are_left_out_where_that_is_asked_for_and_the_manifest_says_w
     with pytest.raises(PackError):
         pack(str(source), tmp_path / "out", SMALL, 2)
     shards = pack(str(source), tmp_path / "out", SMALL, 2, skip_bad=True)[""]
-    skipped = [each.name for each in shards.pack.manifest.skipped]
-    assert skipped == [name.replace("\n", "\\n") for name in bad] and shards.pack.manifest.skipped[0].reason
+    skipped = [each.name for each in shards.listing.manifest.skipped]
+    assert skipped == [name.replace("\n", "\\n") for name in bad] and shards.listing.manifest.skipped[0].reason
     folder = Folder(source)
     kept = [index for index in range(18) if folder.read(index).key not in skipped]
     assert [shards.read(index) for index in range(15)] == [folder.read(index) for index in kept]

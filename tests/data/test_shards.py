@@ -70,7 +70,7 @@ def test_settings_and_pickles_hold_only_settings(tmp_path):
         each.read(0)
         assert parse(Shards, to_json(each), "x") == each and hash(parse(Shards, to_json(each), "x")) == hash(each)
         again = pickle.loads(pickle.dumps(each))
-        assert again == each and "pack" in vars(each) and "pack" not in vars(again)
+        assert again == each and "listing" in vars(each) and "listing" not in vars(again)
         assert again.read(3) == each.read(3)
     assert shards != side and len(shards.model_copy(update={"part": side.part})) == len(side)
 
@@ -114,7 +114,7 @@ def test_several_labels_an_image(tmp_path):
     (tmp_path / MANIFEST).write_text(json.dumps(to_json(manifest)))
     shards = Shards(tmp_path)
     assert shards.labels.tolist() == labels.tolist()
-    assert [shards.pack.read(index).label for index in range(3)] == several
+    assert [shards.listing.read(index).label for index in range(3)] == several
 
 
 def test_ready_splits(tmp_path):
@@ -218,7 +218,7 @@ def test_more_shards_are_read_than_files_are_kept_open(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "OPEN_FILES", 2)
     _, shards = packed(tmp_path)
     keys = [shards.read(index).key for index in [*range(18)] * 2]
-    assert len(set(keys)) == 18 and len(shards.pack._store._handles) == 2
+    assert len(set(keys)) == 18 and len(shards.listing._store._handles) == 2
 
 
 def test_a_fork_and_its_parent_read_the_same_open_files(tmp_path):

@@ -54,7 +54,7 @@ def test_only_the_bytes_of_an_example_are_fetched_and_the_index_once(remote, ask
     address, local = remote
     shards = Shards(address)
     shards.read(7)
-    offset, size, shard = map(int, local.pack.places[7])
+    offset, size, shard = map(int, local.listing.places[7])
     assert asked[1:] == [(INDEX, 0, 18 * 24), (f"shard-{shard:06d}.tar", offset, size)]
     asked.clear()
     assert Shards(address).read(7) == shards.read(7)
@@ -152,13 +152,13 @@ def test_a_server_that_sends_whole_files_is_refused(remote, monkeypatch):
 
 def test_a_worker_process_connects_anew(remote):
     shards = Shards(remote[0])
-    wanted, mine = shards.read(4), shards.pack._store._files
+    wanted, mine = shards.read(4), shards.listing._store._files
     child = os.fork()
     if child == 0:
-        right = shards.read(4) == wanted and shards.pack._store._files is not mine
+        right = shards.read(4) == wanted and shards.listing._store._files is not mine
         os._exit(0 if right else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert shards.read(4) == wanted and shards.pack._store._files is mine
+    assert shards.read(4) == wanted and shards.listing._store._files is mine
 
 
 @pytest.mark.parametrize(

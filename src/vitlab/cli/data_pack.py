@@ -38,6 +38,6 @@ def pack(
         typer.echo("what is packed is kept; the same command goes on", err=True)
         raise
     for packed in packs.values():
-        for skipped in packed.pack.manifest.skipped:
+        for skipped in packed.listing.manifest.skipped:
             typer.echo(f"skipped {skipped.name}: {skipped.reason}", err=True)
         typer.echo(f"packed   {packed}: {packed.describe()}")

@@ -250,7 +250,7 @@ class Catalogued(DataPath):
         Raises:
             ImageError: the file has gone, or may not be read.
         """
-        data, name = self.listing.read(int(self.indices[index]))
+        data, name = self.listing.read(self.place_of(index))
         label: Any = self.labels[index]  # a number, or a padded row of them
         label = int(label) if label.ndim == 0 else tuple(label[label >= 0].tolist())
         return Example(data, label, f"{self.name}/{printable(name)}")

@@ -90,12 +90,12 @@ class Folder(DataPath):
         Raises:
             ImageError: the file has gone, or may not be read.
         """
-        name = self.listing.names[int(self.indices[index])]
+        name = self.listing.names[self.place_of(index)]
         return Example(read_file(self.path / name), int(self.labels[index]), printable(name))
 
     def key(self, index: int) -> str:
         """Return the key of the example at `index` without reading its file."""
-        return printable(self.listing.names[int(self.indices[index])])
+        return printable(self.listing.names[self.place_of(index)])
 
 
 def find_splits(path: Path) -> dict[str, str]:

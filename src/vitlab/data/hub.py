@@ -97,7 +97,7 @@ class Hub(Listed):
         Raises:
             ImageError: the row holds no image.
         """
-        data, key = self.listing.rows.read(int(self.indices[index]))
+        data, key = self.listing.rows.read(self.place_of(index))
         return Example(data, label_at(self.labels, index), key)
 
 

@@ -75,6 +75,11 @@ class Pack:
             index, LABEL, "r", count * PLACE.itemsize, (count,) if several is None else (count, several)
         )
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their indices."""
+        return self.manifest.classes
+
     def read(self, index: int) -> Packed:
         """Return the example at `index` of the whole pack.
 

@@ -103,7 +103,11 @@ class Listed(Settings):
 
     @cached_property
     def _labels(self) -> NDArray[np.int64]:
-        return self.listing.labels[self.indices]
+        return self.listing.labels if self.part is None else self.listing.labels[self.indices]
+
+    def place_of(self, index: int) -> int:
+        """Return the place of the example at `index` of this part in the whole subset."""
+        return index if self.part is None else int(self.indices[index])
 
     def split(self: D, test: float, seed: int = 0) -> tuple[D, D]:
         """Return the training side and the test side: `test` is the fraction of every class that is held back.

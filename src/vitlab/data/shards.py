@@ -4,18 +4,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vitlab.config import Settings, nearest, parse
+from vitlab.config import nearest
 from vitlab.data.index import JOB, MANIFEST, Pack
-from vitlab.data.path import ALIASES, name_splits
-from vitlab.data.source import Example, Part
+from vitlab.data.path import ALIASES, Listed, name_splits
+from vitlab.data.source import Example
 from vitlab.data.store import is_address, open_store
 from vitlab.errors import DataError
 
 
-class Shards(Settings):
+class Shards(Listed):
     """A pack made by `vitlab data pack`, at a local path or an address that fsspec opens ("s3://bucket/imagenet").
 
     `subset` names the sub-folder of a ready split; `part` is one side of a split made by us. Opening reads a small file and maps
@@ -29,58 +26,28 @@ class Shards(Settings):
 
     type: Literal["Shards"] = "Shards"
     path: str
-    subset: str | None = None
-    part: Part | None = None
 
     def __init__(self, path: Path | str | None = None, **fields: Any) -> None:
-        super().__init__(**(fields if path is None else {"path": str(path), **fields}))
+        if path is not None:
+            fields["path"] = str(path)
+        super().__init__(**fields)
 
-    def __str__(self) -> str:
-        name = f"{self.path}/{self.subset}" if self.subset else self.path
-        if self.part is None:
-            return name
-        share = self.part.fraction if self.part.side == "test" else 1 - self.part.fraction
-        return f"{name} ({self.part.side} {share:.0%})"
-
-    def __copy__(self) -> "Shards":  # what model_copy(update=...) starts from: not opened yet
-        return type(self)(**self._settings())
+    @property
+    def place(self) -> str:
+        """The path or address, with the name of the subset."""
+        return f"{self.path}/{self.subset}" if self.subset else self.path
 
     def __getstate__(self) -> dict[Any, Any]:
         return {**super().__getstate__(), "__dict__": self._settings()}
 
-    def _settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in type(self).model_fields}
-
     @cached_property
-    def pack(self) -> "Pack":
+    def listing(self) -> "Pack":
         """The opened pack, whatever the part."""
         return Pack(_place(self.path, self.subset))
 
-    @cached_property
-    def indices(self) -> NDArray[np.int64] | None:
-        """The place of every example of this part in the pack: int64 [len]; None without a part, where it is the index itself."""
-        return None if self.part is None else self.part.indices(self.pack.labels)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names; a label is an index into them."""
-        return self.pack.manifest.classes
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The label of every example: int64 [len], or [len, m] padded with -1; without a part, a map of the file."""
-        return self._labels
-
-    @cached_property
-    def _labels(self) -> NDArray[np.int64]:
-        return self.pack.labels if self.indices is None else self.pack.labels[self.indices]
-
-    def __len__(self) -> int:
-        return self.pack.manifest.examples if self.indices is None else len(self.indices)
-
     def describe(self) -> str:
         """Return in one line what the pack is."""
-        found = self.pack.manifest
+        found = self.listing.manifest
         left_out = f", {len(found.skipped):,} left out" if found.skipped else ""
         shards = "1 shard" if found.shards == 1 else f"{found.shards:,} shards"
         return f"{found.examples:,} images{left_out}, {len(found.classes):,} classes, {shards}"
@@ -94,24 +61,9 @@ class Shards(Settings):
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self}: no example {index} of {len(self)}")
-        packed = self.pack.read(index if self.indices is None else int(self.indices[index]))
+        packed = self.listing.read(self.place_of(index))
         label: Any = packed.label
         return Example(packed.image, label, packed.name)
-
-    def split(self, test: float, seed: int = 0) -> "tuple[Shards, Shards]":
-        """Return the training side and the test side: `test` is the fraction of every class that is held back.
-
-        This, unlike opening, takes time and memory in proportion to the number of examples.
-
-        Raises:
-            DataError: this is one side of a split already.
-            SettingsError: `test` is not between 0 and 1.
-        """
-        if self.part is not None:
-            raise DataError(str(self), "is one side of a split already", "split the whole data set")
-        held = parse(Part, {"side": "test", "fraction": test, "seed": seed}, "split")
-        train = self.model_copy(update={"part": held.model_copy(update={"side": "train"})})
-        return train, self.model_copy(update={"part": held})
 
 
 def find_splits(path: str) -> dict[str, str]:

@@ -82,7 +82,7 @@ class Table(DataPath):
         Raises:
             ImageError: the row holds no image, or its file cannot be read.
         """
-        data, key = self.listing.read(int(self.indices[index]))
+        data, key = self.listing.read(self.place_of(index))
         return Example(data, label_at(self.labels, index), key)
 
 

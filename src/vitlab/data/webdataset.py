@@ -80,7 +80,7 @@ class WebDataset(DataPath):
         Raises:
             ImageError: the tar file has gone or changed.
         """
-        found, place = self.listing, int(self.indices[index])
+        found, place = self.listing, self.place_of(index)
         name, start, size = found.files[found.numbers[place]], int(found.starts[place]), int(found.sizes[place])
         where = self._store.path(name)
         try:
