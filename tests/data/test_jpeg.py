@@ -9,8 +9,9 @@ from PIL import Image
 from vitlab.data import native
 from vitlab.data.image import decode, open_image
 from vitlab.data.jpeg import Jpeg
+from vitlab.data.limits import Limits
 from vitlab.data.resize import Box, resize
-from vitlab.errors import ImageError
+from vitlab.errors import ImageError, VitlabError
 
 REDUCTIONS = (1, 2, 4, 8)
 
@@ -172,3 +173,42 @@ def test_pil_compat_is_what_pillow_alone_makes_of_a_file(mode):
 def test_pil_compat_refuses_what_is_damaged_too():
     with pytest.raises(ImageError):
         decode(FILES["4:2:0"][:900], "x", decoding="pil-compat")
+
+
+def test_what_is_appended_behind_a_progressive_picture_is_no_scan_of_it():
+    """A phone appends a film, which is full of bytes that look like scans."""
+    film = np.random.default_rng(0).integers(0, 256, 1 << 21, np.uint8).tobytes()
+    data = FILES["progressive"]
+    assert film.count(b"\xff\xda") > 20
+    np.testing.assert_array_equal(decode(data + film, "x", Limits(max_scans=20)), by_pillow(data, 1))
+    with pytest.raises(ImageError, match="more than 5 scans"):
+        decode(data, "x", Limits(max_scans=5))
+
+
+def test_want_of_memory_is_not_the_images_fault(engine, monkeypatch):
+    def short(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(native, "region", short)
+    monkeypatch.setattr(Jpeg, "_by_pillow", short)
+    with pytest.raises(VitlabError, match=r"x: needs more memory than there is.*--workers") as error:
+        decode(FILES["4:2:0"], "x")
+    assert not isinstance(error.value, ImageError)  # those may be skipped
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pil_compat_refuses_what_has_no_black_and_white(mode):
+    file = io.BytesIO()
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32)[None]).convert(mode).save(file, "TIFF")
+    for decoding in ("standard", "pil-compat"):
+        with pytest.raises(ImageError, match="which values are black and white"):
+            decode(file.getvalue(), "x", decoding=decoding)
+
+
+def test_an_avif_is_told_by_any_of_its_brands():
+    file = io.BytesIO()
+    photo().save(file, "AVIF")
+    data = file.getvalue()
+    other = data.replace(b"ftypavif", b"ftypmif1", 1)
+    assert other != data and b"avif" in other[:40]
+    np.testing.assert_array_equal(decode(other, "x"), decode(data, "x"))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vitlab.data import loader
 from vitlab.data.check import find_bad_images
 from vitlab.data.loader import EvalBatches, TrainBatches, bad_images_error, load, pixels_of
 from vitlab.data.order import examples_at
@@ -153,7 +154,7 @@ def test_every_bad_image_is_found_with_its_reason(make_source):
     source.images[1], source.images[3] = b"", png(source.images[3])[:40]
     bad = find_bad_images(source)
     assert list(bad) == [1, 3]
-    error = bad_images_error(source)
+    error = bad_images_error(source, bad[1])
     assert "2 of 5 images" in str(error)
     assert "image-1: is empty" in str(error)
     assert "image-3" in str(error)
@@ -165,3 +166,18 @@ def test_loading_leaves_the_global_generators_alone(make_source):
         list(load(train_batches(make_source(4), augment=Augment()), range(2), workers))
     assert torch.equal(torch.get_rng_state(), torch_state)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+
+
+def test_in_a_large_source_one_bad_image_is_named_at_once(make_source, monkeypatch):
+    """Looking through all of it could take hours."""
+    source, first = make_source(5), ImageError("image-3", "is empty", "remove it")
+    monkeypatch.setattr(loader, "LOOKED_THROUGH", 4)
+    monkeypatch.setattr(loader, "find_bad_images", lambda *_: pytest.fail("looked through"))
+    error = bad_images_error(source, first)
+    assert str(error) == "image-3: is empty; remove it; vitlab data check names all such images"
+    assert error.exit_code == 2
+
+
+def test_an_image_that_failed_only_once_is_named_all_the_same(make_source):
+    error = bad_images_error(make_source(5), ImageError("image-3", "cannot be read", "restore it"))
+    assert "1 of 5 images" in str(error) and "image-3: cannot be read" in str(error)

@@ -210,3 +210,44 @@ def test_five_hundred_steps_are_the_same_on_any_number_of_processes(tmp_path):
         checksums[world, count] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     print(checksums)
     assert len(set(checksums.values())) == 1
+
+
+def test_wherever_a_worker_dies_it_is_named():
+    """Also while it hands a batch over, when what this process sees is a line that was cut."""
+
+    class Slow(Dataset):
+        def __getitem__(self, index: int) -> torch.Tensor:
+            at(index)
+            time.sleep(0.002)
+            made = torch.zeros(300_000, dtype=torch.uint8)
+            at(-1)
+            return made
+
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        items = ahead(Slow(), range(10_000), 2, PHOTOS)
+        next(items)
+        pid = multiprocessing.active_children()[0].pid
+        threading.Timer(rng.uniform(0, 0.2), os.kill, (pid, signal.SIGKILL)).start()
+        with pytest.raises(WorkerError, match="a data worker ended"):
+            for _ in items:
+                pass
+
+
+def test_a_worker_that_the_system_has_stopped_is_found_and_ended(monkeypatch):
+    """It does not even take part in handing over what it had made."""
+    monkeypatch.setattr(workers, "STALL_SECONDS", 2.0)
+    items = ahead(Items(7, lambda: os.kill(os.getpid(), signal.SIGSTOP)), range(20), 1, PHOTOS)
+    with pytest.raises(WorkerError, match=r"has not come further for 2 seconds, at a/7\.jpg"):
+        list(items)
+
+
+def test_a_reader_that_turns_away_ends_its_workers():
+    before = set(multiprocessing.active_children())
+    items = ahead(Items(7, hang), range(20), 2, PHOTOS)
+    next(items)
+    items.close()
+    deadline = time.monotonic() + 5
+    while set(multiprocessing.active_children()) - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert set(multiprocessing.active_children()) <= before

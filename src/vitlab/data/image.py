@@ -25,7 +25,7 @@ from PIL import (
 from vitlab.data import png
 from vitlab.data.color import eight_bit, srgb
 from vitlab.data.jpeg import Jpeg, read_header
-from vitlab.data.limits import LIMITS, REPLACE, Limits, check_size, damaged
+from vitlab.data.limits import LIMITS, REPLACE, Limits, check_size, damaged, no_memory
 from vitlab.data.orientation import UPRIGHT, turn_of
 from vitlab.data.source import Pixels
 from vitlab.errors import ImageError, RequestError
@@ -50,7 +50,8 @@ def decode(data: bytes, name: str, limits: Limits = LIMITS, decoding: Decoding =
     profile or EXIF block does not lose the image), 16-bit samples are scaled, transparency is blended with white.
     A file whose picture is incomplete is refused, also where Pillow would fill the rest with grey or black: PNG by its
     checksums and size, JPEG by its entropy data. A flipped bit after which a whole picture still decodes cannot be told
-    from the file alone; nor can, without the compiled part (see `native`), damage inside a scan of a progressive JPEG.
+    from the file alone. Without the compiled part (see `native`) less is seen: a JPEG is then refused only where a
+    baseline picture runs out of data, or the file ends.
 
     Raises:
         ImageError: `name`, why the image cannot or must not be decoded, and what to do about it.
@@ -78,6 +79,8 @@ def open_image(data: bytes, name: str, limits: Limits = LIMITS, decoding: Decodi
         return _by_pillow(kind, data, name, limits, decoding)
     except ImageError:
         raise
+    except MemoryError:
+        raise no_memory(name) from None
     except Exception as error:  # on damage Pillow raises a dozen classes, SyntaxError and IndexError among them
         reason = " ".join(str(error).split()) or type(error).__name__
         if reason == "unknown pixel mode":
@@ -96,9 +99,10 @@ def _by_pillow(kind: "_Kind", data: bytes, name: str, limits: Limits, decoding: 
     image.load()
     if kind is _PNG:
         png.check_is_whole(image, data, name)
+    shown = eight_bit(image, name)  # refuses what has no black and white
     if decoding == "pil-compat":
         return np.array(image.convert("RGB"))
-    return turn_of(image.info.get("exif", b"")).apply(np.array(srgb(eight_bit(image, name))))
+    return turn_of(image.info.get("exif", b"")).apply(np.array(srgb(shown)))
 
 
 class _Kind(NamedTuple):
@@ -117,7 +121,9 @@ _KINDS = (
     _Kind("GIF", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
     _Kind("BMP", re.compile(rb"BM.{12}", re.DOTALL), BmpImagePlugin.BmpImageFile),
     _Kind("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
-    _Kind("AVIF", re.compile(rb"....ftypavi[fs]", re.DOTALL), AvifImagePlugin.AvifImageFile),
+    _Kind(
+        "AVIF", re.compile(rb"....ftyp(avi[fs]|.{4}.{4}(.{4}){0,8}?avi[fs])", re.DOTALL), AvifImagePlugin.AvifImageFile
+    ),
     _Kind("JPEG 2000", re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), Jpeg2KImagePlugin.Jpeg2KImageFile),
     _Kind("PPM", re.compile(rb"P[1-6]\s"), PpmImagePlugin.PpmImageFile),
     _ICO,

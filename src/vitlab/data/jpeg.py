@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, JpegImagePlugin
 
 from vitlab.data import native
 from vitlab.data.color import srgb, to_srgb
-from vitlab.data.limits import Limits, check_size, damaged
+from vitlab.data.limits import Limits, check_size, damaged, no_memory
 from vitlab.data.orientation import UPRIGHT, Turn, turn_of
 from vitlab.data.source import Pixels
 from vitlab.errors import ImageError
@@ -24,7 +24,7 @@ _MARKER = re.compile(rb"\xff+([^\0\xff])", re.DOTALL)
 _SCAN_END = re.compile(rb"\xff[^\0\xff\xd0-\xd7]", re.DOTALL)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF markers
 _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
-_START_OF_SCAN, _EXIF, _PROFILE = 0xDA, 0xE1, 0xE2
+_START_OF_SCAN, _END_OF_IMAGE, _EXIF, _PROFILE = 0xDA, 0xD9, 0xE1, 0xE2
 # libjpeg never reads past a marker: where the entropy data ends before the picture does, it counts a warning and fills the
 # rest with grey. Pillow does not look at warnings, but it reports when the data runs out. So for Pillow the marker after a
 # baseline scan is replaced by padding: a whole picture needs no more of it than libjpeg prefetches, at most 8 bytes.
@@ -80,6 +80,8 @@ class Jpeg:
                 pixels = self._coloured(native.region(self.data, stored, reduce))
             else:
                 pixels = self._by_pillow(stored, reduce)
+        except MemoryError:
+            raise no_memory(self.name) from None
         except Exception as error:  # on damage Pillow raises a dozen classes
             what = f"JPEG file is truncated or damaged inside its picture ({_reason(error)})"
             raise damaged(self.name, what) from error
@@ -143,13 +145,24 @@ def read_header(data: bytes, name: str, limits: Limits) -> Jpeg:
         elif marker == _PROFILE and data.startswith(b"ICC_PROFILE\0", start):
             profiles[data[start + 12]] = data[start + 14 : start + length]
         elif marker == _START_OF_SCAN and frame is not None:
-            scans = 1 if data[start] == frame[2] and sequential else data.count(b"\xff\xda", start - 4)
-            if scans > limits.max_scans:
-                what = f"is a JPEG of {scans} scans, more than {limits.max_scans}"
+            if not (sequential and data[start] == frame[2]) and _has_more_scans(data, start, limits.max_scans):
+                what = f"is a JPEG of more than {limits.max_scans} scans"
                 raise ImageError(name, what, "save it anew, or raise image_spec.limits.max_scans")
             profile = b"".join(profiles[number] for number in sorted(profiles))
             return Jpeg(data, name, *frame, turn_of(exif), profile)
     raise damaged(name, "JPEG file is truncated: it ends before its picture")
+
+
+def _has_more_scans(data: bytes, start: int, most: int) -> bool:
+    """Return whether more than `most` scans, the first of them at `start`, come before the end of the picture."""
+    scans, position = 1, start
+    while scans <= most and (found := _SCAN_END.search(data, position)):
+        marker, position = found[0][1], found.end()
+        if marker == _END_OF_IMAGE:
+            return False
+        scans += marker == _START_OF_SCAN
+        position += int.from_bytes(data[position : position + 2])
+    return scans > most
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from vitlab.config import Settings
-from vitlab.errors import ImageError
+from vitlab.errors import ImageError, VitlabError
 
 _ALLOW = "--max-pixels N, in training --set image_spec.limits.max_pixels=N"
 REPLACE = "fetch it again, or remove it"
@@ -31,6 +31,13 @@ def limits_of(max_pixels: int | None) -> Limits:
 def damaged(name: str, what: str) -> ImageError:
     """Return the error of an image file that cannot be repaired."""
     return ImageError(name, what, REPLACE)
+
+
+def no_memory(name: str) -> VitlabError:
+    """Return the error of an image for which there is no memory now: nothing is wrong with it, so it is never skipped."""
+    return VitlabError(
+        name, "needs more memory than there is", "use fewer --workers, or refuse such images by --max-pixels"
+    )
 
 
 def check_size(size: tuple[int, int], name: str, limits: Limits) -> None:

@@ -16,7 +16,7 @@ from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Example, Pixels, Source
 from vitlab.data.transforms import Augment
 from vitlab.data.workers import ahead, at
-from vitlab.errors import BadImagesError, SettingsError, VitlabError
+from vitlab.errors import BadImagesError, DataError, ImageError, SettingsError, VitlabError
 
 Labels = NDArray[np.int64]
 
@@ -147,6 +147,13 @@ def load(batches: TrainBatches | EvalBatches, steps: Sequence[int], workers: int
         yield batch
 
 
-def bad_images_error(source: Source, limits: Limits = LIMITS) -> BadImagesError:
-    """Return the error that names every image of `source` that cannot be decoded."""
-    return BadImagesError(str(source), list(find_bad_images(source, limits=limits).values()), len(source))
+LOOKED_THROUGH = 10_000
+"""Up to so many images are all decoded before a run, and when one is bad, so that one message names every one: it takes seconds."""
+
+
+def bad_images_error(source: Source, first: ImageError, limits: Limits = LIMITS, workers: int = 0) -> DataError:
+    """Return the error that names every image of `source` that cannot be decoded; of a large source the `first` alone."""
+    if len(source) > LOOKED_THROUGH:
+        return ImageError(first.where, first.what, f"{first.remedy}; vitlab data check names all such images")
+    found = list(find_bad_images(source, workers, limits).values())
+    return BadImagesError(str(source), found or [first], len(source))

@@ -1,8 +1,8 @@
 """Workers: processes that make items ahead of need, in order; one that dies or hangs is named, with the example it was at."""
 
 import contextlib
+import multiprocessing
 import os
-import re
 import signal
 import threading
 import time
@@ -53,24 +53,106 @@ def ahead(items: Dataset[Item], places: Sequence[int], workers: int, source: Sou
             timeout=_CHECK_SECONDS if workers else 0,
         )
         iterator: Iterator[Any] = iter(loader)
-    seen, since = log.clone(), time.monotonic()
+    if not workers:
+        yield from iterator
+        return
+    watch = _Watch(log)
+    try:
+        while (item := _next(iterator, watch, source)) is not _END:
+            yield item
+        watch.end(kill=False)
+    finally:
+        watch.end(kill=True)
+
+
+_END: Any = object()
+
+
+def _next(iterator: Iterator[Any], watch: "_Watch", source: Source) -> Any:
     while True:
         try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader"):
+            with watch.waiting():
+                return next(iterator, _END)
+        except (
+            RuntimeError,
+            OSError,
+            EOFError,
+        ) as error:  # a worker that dies while it hands a batch over cuts the line
+            if "DataLoader timed out" in str(error) and not watch.stuck:
+                continue
+            if not watch.stuck and not watch.dead() and not str(error).startswith("DataLoader worker (pid"):
                 raise
-            if "timed out" not in str(error):
-                raise _died(log, source, str(error)) from error
-            if not torch.equal(seen, log):
-                seen, since = log.clone(), time.monotonic()
+            what = watch.story(source)
+            raise WorkerError(
+                str(source), what, "look at that file, or use fewer --workers, and go on with --resume"
+            ) from error
+
+
+class _Watch:
+    """Sees from a thread of its own when no worker comes further while this process waits for one, and ends them then.
+
+    It has to be another thread: a worker that the system has stopped may hold this one inside a half-received batch.
+    """
+
+    def __init__(self, log: torch.Tensor) -> None:
+        self.log, self.stuck = log, False
+        self._waiting, self._ended = threading.Event(), threading.Event()
+        self._lost: list[int] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Generator[None, None, None]:
+        """Say that this process waits for a worker meanwhile."""
+        self._waiting.set()
+        try:
+            yield
+        finally:
+            self._waiting.clear()
+
+    def _run(self) -> None:
+        seen, since = self.log.clone(), time.monotonic()
+        while not self._ended.wait(_CHECK_SECONDS):
+            if not self._waiting.is_set() or not torch.equal(seen, self.log):
+                seen, since = self.log.clone(), time.monotonic()
             elif time.monotonic() - since >= STALL_SECONDS:
-                raise _hangs(log, source) from error
-            continue
-        yield item
-        seen, since = log.clone(), time.monotonic()
+                self.stuck = True
+                self._lost = self.log[:, _EXAMPLE].tolist()
+                self._kill()
+                return
+
+    def _kill(self) -> None:
+        for pid in self.log[:, _PID].tolist():
+            if pid > 0:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def dead(self) -> bool:
+        """Return whether a worker has ended, after the moment that the system takes to say so."""
+        for _ in range(20):
+            alive = {process.pid for process in multiprocessing.active_children()}
+            gone = [row for row in self.log.tolist() if row[_PID] > 0 and row[_PID] not in alive]
+            if gone:
+                self._lost = self._lost or [row[_EXAMPLE] for row in gone]
+                return True
+            time.sleep(0.05)
+        return False
+
+    def story(self, source: Source) -> str:
+        """Return what happened, with the examples of `source` that were lost."""
+        self.dead()
+        named = [name_of(source, index) for index in self._lost if index >= 0]
+        where = f", at {' or '.join(named)}" if named else ""
+        if self.stuck:
+            return f"a data worker has not come further for {STALL_SECONDS:.0f} seconds{where}"
+        return f"a data worker ended{where}, as when the system kills it because memory is short"
+
+    def end(self, *, kill: bool) -> None:
+        """Stop watching; with `kill` end the workers, which hear no other signal and could be stuck in a read."""
+        if not self._ended.is_set():
+            self._ended.set()
+            if kill:
+                self._kill()
 
 
 def _begin(log: torch.Tensor, worker: int) -> None:
@@ -95,24 +177,3 @@ def _no_child_signals() -> Generator[None, None, None]:
         yield
     finally:
         signal.signal(signal.SIGCHLD, before)
-
-
-def _died(log: torch.Tensor, source: Source, message: str) -> WorkerError:
-    ended = {int(number) for number in re.findall(r"\d+", message)}
-    examples = [int(row[_EXAMPLE]) for row in log if int(row[_PID]) in ended]
-    what = f"a data worker ended{_at(source, examples)}, as when the system kills it because memory is short"
-    return WorkerError(str(source), what, "look at that image, or use fewer --workers, and go on with --resume")
-
-
-def _hangs(log: torch.Tensor, source: Source) -> WorkerError:
-    examples = [int(row[_EXAMPLE]) for row in log]
-    for row in log:  # a worker that is stuck in a read hears nothing else, and this process could not end before it
-        with contextlib.suppress(OSError, RuntimeError):
-            os.kill(int(row[_PID]), signal.SIGKILL)
-    what = f"a data worker has not come further for {STALL_SECONDS:.0f} seconds{_at(source, examples)}"
-    return WorkerError(str(source), what, "look at that file and its disk, and go on with --resume")
-
-
-def _at(source: Source, examples: list[int]) -> str:
-    named = [name_of(source, index) for index in examples if index >= 0]
-    return f", at {' or '.join(named)}" if named else ""

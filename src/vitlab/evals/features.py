@@ -34,7 +34,7 @@ def map_source(
             rows.append(compute(model.image_spec.normalise(batch.images.to(device))).float().cpu()[batch.valid])
             keys += batch.keys
     except ImageError as error:
-        raise bad_images_error(source, model.image_spec.limits) from error
+        raise bad_images_error(source, error, model.image_spec.limits, workers) from error
     return torch.cat(rows), tuple(keys)
 
 

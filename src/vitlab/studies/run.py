@@ -14,7 +14,7 @@ from vitlab.config import Settings, difference, parse, to_json
 from vitlab.data.check import find_bad_images
 from vitlab.data.labels import Labels, is_multi_label, renumber
 from vitlab.data.limits import Limits
-from vitlab.data.loader import TrainBatches
+from vitlab.data.loader import LOOKED_THROUGH, TrainBatches
 from vitlab.data.oddity import oddities
 from vitlab.data.source import Source, Subset, class_indices
 from vitlab.errors import BadImagesError, DataError, ImageError, RunFolderError, WeightsError
@@ -36,8 +36,6 @@ Say = Callable[[str], None]
 FREE_TO_CHANGE = ("workers", "device", "tensorboard")
 BAD_IMAGES = "bad_images.txt"
 CLASS_WEIGHTS = "class_weights.json"
-CHECKED_FIRST = 10_000
-"""Up to so many images are decoded once before a run begins: seconds, against a run that stops in the middle."""
 
 
 @dataclass(frozen=True)
@@ -220,9 +218,9 @@ def _opened(source: Settings) -> Source:
 
 
 def _refuse_bad_images(sources: Sequence[Source], workers: int, limits: Limits, say: Say) -> None:
-    """Refuse files that cannot be decoded before the run begins; with more than `CHECKED_FIRST`, when it comes to one of them."""
+    """Refuse files that cannot be decoded before the run begins; with more than `LOOKED_THROUGH`, when it comes to one of them."""
     count = sum(map(len, sources))
-    if count > CHECKED_FIRST or not any(isinstance(source.read(0).data, bytes) for source in sources):
+    if count > LOOKED_THROUGH or not any(isinstance(source.read(0).data, bytes) for source in sources):
         return
     say(f"checking {count:,} images")
     found = {str(source): list(find_bad_images(source, workers, limits).values()) for source in sources}

@@ -72,27 +72,28 @@ def train(
     """
     first = state.step
     watcher.started(first, settings.steps, settings.batch_size)
-    with _stop_requests() as stop_requested:
-        try:
-            for batch in load(batches, range(first, settings.steps), workers):
-                if state.step > first and _due(state.step, settings.eval_every):
-                    _evaluate(state, settings, run, evaluators, watcher)
-                if state.step > first and (_due(state.step, settings.checkpoint_every) or stop_requested()):
-                    _save(state, run, watcher)
-                if stop_requested():
-                    raise Interrupted(state.step)
-                result = train_step(state, batch, settings)
-                if _due(state.step, settings.log_every) or state.step == settings.steps:
-                    values = {"train/loss": result.loss, "train/grad_norm": result.grad_norm, "train/lr": result.lr}
-                    run.log(state.step, state.step * settings.batch_size, values)
-                watcher.stepped(state.step, result)
-        except ImageError as error:
-            raise bad_images_error(batches.source, batches.spec.limits) from error
-        finally:
-            watcher.close()
-        if state.step > first:
-            _evaluate(state, settings, run, evaluators, watcher)
-            _save(state, run, watcher)
+    try:
+        with _stop_requests() as stop_requested:
+            try:
+                for batch in load(batches, range(first, settings.steps), workers):
+                    if state.step > first and _due(state.step, settings.eval_every):
+                        _evaluate(state, settings, run, evaluators, watcher)
+                    if state.step > first and (_due(state.step, settings.checkpoint_every) or stop_requested()):
+                        _save(state, run, watcher)
+                    if stop_requested():
+                        raise Interrupted(state.step)
+                    result = train_step(state, batch, settings)
+                    if _due(state.step, settings.log_every) or state.step == settings.steps:
+                        values = {"train/loss": result.loss, "train/grad_norm": result.grad_norm, "train/lr": result.lr}
+                        run.log(state.step, state.step * settings.batch_size, values)
+                    watcher.stepped(state.step, result)
+            finally:
+                watcher.close()
+            if state.step > first:
+                _evaluate(state, settings, run, evaluators, watcher)
+                _save(state, run, watcher)
+    except ImageError as error:  # outside, so that Ctrl-C ends the search for others
+        raise bad_images_error(batches.source, error, batches.spec.limits, workers) from error
 
 
 def _due(step: int, every: int | None) -> bool:

@@ -179,5 +179,5 @@ class MaskedLoss:
                 losses = self.task(model, batch.images.to(device), batch.labels.to(device), generator)
                 total += float(losses.cpu()[batch.valid].double().sum())
         except ImageError as error:
-            raise bad_images_error(self.source, model.image_spec.limits) from error
+            raise bad_images_error(self.source, error, model.image_spec.limits, self.workers) from error
         return {"loss": total / len(self.source), "count": float(len(self.source))}
