@@ -153,3 +153,20 @@ def test_fewshot_refuses_several_labels(make_model, several, make_source):
     for sides in ((several, make_source(5)), (make_source(5), several)):
         with pytest.raises(DataError, match="several labels an image"):
             fewshot(make_model(), *sides, shots=1)
+
+
+def test_the_loss_is_right_where_the_model_is_nearly_certain(several, make_model):
+    """In float32 the probability at a logit of 18 is 1, and the loss of the contrary would be without bound."""
+    model = make_model(num_classes=len(several.classes), classes=several.classes)
+    model.probabilities = "sigmoid"
+    logits = torch.linspace(18, -20, len(several.classes))
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(logits)
+    found = classify(model, several)
+    assert isinstance(found, MultiLabelPredictions)
+    wanted = torch.from_numpy(found.truth).double()
+    exact = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits.double().expand_as(wanted), wanted, reduction="none"
+    ).sum(dim=1)
+    np.testing.assert_allclose(found.losses, exact.numpy(), rtol=1e-6)

@@ -109,11 +109,13 @@ def classify(model: Classifier, source: Source, batch_size: int = 64, workers: i
         )
     refuse_unlabelled(source)
     labels = renumber(source.labels, class_indices(source.classes, classes, str(source)))
+    if model.probabilities == "sigmoid":  # in float64, where what is nearly certain is not yet 1
+        logits, keys = map_source(model, source, model, batch_size, workers)
+        return MultiLabelPredictions(logits.double().sigmoid().numpy(), labels, keys, classes)
     probabilities, keys = map_source(
         model, source, lambda images: probabilities_of(model, model(images)), batch_size, workers
     )
-    several = is_multi_label(labels) or model.probabilities == "sigmoid"
-    kind = MultiLabelPredictions if several else Predictions
+    kind = MultiLabelPredictions if is_multi_label(labels) else Predictions
     return kind(probabilities.numpy(), labels, keys, classes)
 
 

@@ -20,7 +20,7 @@ THRESHOLD = 0.5
 class MultiLabelPredictions:
     """What a model says of every example: probabilities [n, k], labels [n, m] padded with -1, the examples' names, in order."""
 
-    probabilities: NDArray[np.float32]
+    probabilities: NDArray[np.floating]
     labels: Labels
     keys: tuple[str, ...]
     classes: tuple[str, ...]
@@ -44,7 +44,7 @@ class MultiLabelPredictions:
     def losses(self) -> NDArray[np.float64]:
         """The cross-entropy of every example, summed over the classes, each by itself."""
         right = np.where(self.truth, self.probabilities, 1 - self.probabilities.astype(np.float64))
-        return -np.log(np.maximum(right, np.finfo(np.float32).tiny)).sum(axis=1)
+        return -np.log(np.maximum(right, np.finfo(np.float64).tiny)).sum(axis=1)
 
     def top(self, k: int) -> float:
         """Return the share of labelled examples with one of their classes among the `k` most probable; others do not count.
