@@ -3,6 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+MAX_SHOWN = 1000
+"""How many characters of a part of an error are shown; a path is not longer, but a name in a damaged file may be megabytes."""
+
+
+def one_line(text: str) -> str:
+    """Return `text` as it may be printed: whatever moves the cursor or breaks the line is escaped, and its length is bounded."""
+    shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in shown
+    )
+
 
 class VitlabError(Exception):
     """An error with a place, a reason and a remedy, printed as one line; the command line exits with `exit_code`."""
@@ -16,7 +27,8 @@ class VitlabError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
+        where, what, remedy = map(one_line, (self.where, self.what, self.remedy))
+        return f"{where}: {what}" + (f"; {remedy}" if remedy else "")
 
 
 class RequestError(VitlabError):
@@ -38,17 +50,16 @@ class ImageError(DataError):
 
 
 class BadImagesError(DataError):
-    """Some images of a data set cannot be decoded; `images` names every one with its reason."""
+    """Some images of a data set cannot be decoded; `images` names every one with its reason, each on a line of its own."""
 
     def __init__(self, where: str | Path, images: Sequence[ImageError], total: int) -> None:
-        shown = "\n  ".join(f"{image.where}: {image.what}" for image in images[:50])
-        more = f"\n  … and {len(images) - 50} more" if len(images) > 50 else ""
-        super().__init__(
-            where,
-            f"{len(images)} of {total} images cannot be used",
-            f"repair or remove them, or leave them out by --on-bad-image skip:\n  {shown}{more}",
-        )
+        remedy = "repair or remove them, or leave them out by --on-bad-image skip:"
+        super().__init__(where, f"{len(images)} of {total} images cannot be used", remedy)
         self.images = list(images)
+
+    def __str__(self) -> str:
+        lines = [super().__str__(), *(one_line(f"  {image.where}: {image.what}") for image in self.images[:50])]
+        return "\n".join(lines + ([f"  … and {len(self.images) - 50} more"] if len(self.images) > 50 else []))
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_bad_images, (self.where, self.what, self.remedy, self.images))

@@ -3,10 +3,11 @@
 from typing import Literal
 
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from vitlab.config import Settings
+from vitlab.nn.bounds import Dimension
 from vitlab.nn.grid import Grid, Size, SizeField, grid_of
 from vitlab.nn.patches import PatchEmbedding, Patches
 from vitlab.nn.resnet import (
@@ -30,7 +31,7 @@ class ResNetStem(Settings):
     """
 
     type: Literal["ResNetStem"] = "ResNetStem"
-    depths: tuple[PositiveInt, ...] = (3, 4, 9)
+    depths: tuple[Dimension, ...] = (3, 4, 9)
     root_width: RootWidth = 64
     patch_size: SizeField = Size(1, 1)
     unit: PostActivation = PostActivation()

@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-MAX_CONFIG_BYTES = 16 << 20
+MAX_CONFIG_BYTES = 4 << 20
 """Names for 21,843 classes, twice, take two of them."""
 KEEP = "use vitlab convert --to vitlab"
 SAY_SIZE = "give trained_size=(height, width), or vitlab convert --trained-size HEIGHTxWIDTH"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitlab.config import parse, to_json
 from vitlab.data.preprocess import ImageSpec
-from vitlab.errors import SettingsError, WeightsError
+from vitlab.errors import SettingsError, WeightsError, one_line
 from vitlab.models.classifier import AnySettings, Classifier, empty, initialisers, resize, say_remainder
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size, as_size
@@ -64,7 +64,8 @@ class Report:
         lines += [f"+ dropped  {name}" for name in self.dropped]
         lines += [f"- missing  {name}" for name in self.missing]
         lines += [f"+ extra    {name}" for name in self.extra]
-        return [*lines, f"? guessed  {'; '.join(self.guessed)}"] if self.guessed else lines
+        lines += [f"? guessed  {'; '.join(self.guessed)}"] if self.guessed else []
+        return [one_line(line) for line in lines]  # names from files are not to be trusted
 
 
 @dataclass(frozen=True)
