@@ -156,10 +156,20 @@ def test_the_command_that_is_given_converts(tmp_path, monkeypatch, save):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["-c", name])
     exec(code, {})
-    assert {name: list(tensor.shape) for name, tensor in read_all(tmp_path / "model.safetensors").items()} == {
+    assert {name: list(tensor.shape) for name, tensor in read_all(tmp_path / f"{name}.safetensors").items()} == {
         "weight": [2, 3],
         "bias": [2],
     }
+    with pytest.raises(FileExistsError):  # it is over no file, not even its own
+        exec(code, {})
+
+
+def test_no_word_of_torch_advises_to_load_a_file_without_care(write, tmp_path):
+    path = write(".pth", {"a": torch.ones(2, 2)})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"FloatStorage", b"FloatStorag\xff"))
+    words = refusal(path).split("came from: ")[0]
+    assert "weights_only" not in words and "Re-running" not in words
 
 
 @pytest.mark.parametrize(

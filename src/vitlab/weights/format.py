@@ -63,7 +63,7 @@ CONVERT = (
     "d = d.state_dict() if hasattr(d, 'state_dict') else d; "
     f"d = next((d[k] for k in {WRAPPERS} if k in d), d); "
     "d = {k: v.detach().contiguous().clone() for k, v in d.items() if torch.is_tensor(v)}; "
-    "open(sys.argv[1] + '.safetensors', 'xb').write(s.save(d))"  # x: never over another file
+    "f = open(sys.argv[1] + '.safetensors', 'xb'); f.write(s.save(d)); f.close()"  # x: never over another file
 )
 
 
