@@ -79,7 +79,7 @@ def left_out(model: Classifier, to: Format) -> list[str]:
     paper, size = to_json(ImageSpec()), settings.image_size
     lines += [
         f"{name} {spec[name]}: taken for {paper[name]}"
-        for name in ("fit", "interpolation")
+        for name in ("fit", "interpolation", "decoding")
         if spec[name] != paper[name]
     ]
     lines += [f"{name} {getattr(settings, name)}" for name in FOR_TRAINING if getattr(settings, name)]

@@ -72,7 +72,7 @@ class Beside:
     @cached_property
     def config(self) -> Json:
         """The JSON object in config.json, {} where there is none."""
-        return _json(self.folder, CONFIG)
+        return config_in(self.folder, CONFIG)
 
     @property
     def opened_config(self) -> Json:
@@ -82,7 +82,7 @@ class Beside:
     @cached_property
     def preprocessor(self) -> Json:
         """The JSON object in preprocessor_config.json, {} where there is none."""
-        return _json(self.folder, PREPROCESSOR)
+        return config_in(self.folder, PREPROCESSOR)
 
 
 def lay_out(
@@ -143,7 +143,12 @@ def parameter_shapes(settings: AnySettings) -> Iterator[tuple[str, Shape]]:
         yield name, tuple(parameter.shape)
 
 
-def _json(folder: Path | None, name: str) -> Json:
+def config_in(folder: Path | None, name: str) -> Json:
+    """Return the JSON object in the file `name` of `folder`, {} where there is none.
+
+    Raises:
+        WeightsError: it is large, or no JSON object.
+    """
     path = None if folder is None else folder / name
     if path is None or not path.is_file():
         return {}
