@@ -255,8 +255,7 @@ def test_a_repository_without_safetensors_is_asked_for_by_its_file(server, cache
 
 
 def test_a_repository_that_may_be_misspelt_or_gated_is_said_to_be_either(server, cache):
-    for name in ("config.json", "model.safetensors"):
-        server.put(f"/{PLACE}/{name}", status=401)
+    server.put(f"/{PLACE}/config.json", status=401)
     with pytest.raises(
         WeightsError, match="not there, or may not be read without permission; check the address, or set HF"
     ):
@@ -273,8 +272,6 @@ def test_a_file_that_rotted_in_the_cache_is_to_be_removed(server, cache, safeten
     (tmp_path / "mine.safetensors").write_bytes(data[:-10])
     with pytest.raises(WeightsError, match="; get the file again"):
         load(tmp_path / "mine.safetensors")
-    path.unlink()
-    assert load(url)
 
 
 def test_a_place_that_is_taken_is_named(server, cache):
