@@ -23,6 +23,7 @@ def hostile(words, suffix, *cases):
     def enter(function):
         for case in cases or [()]:
             name = " ".join([function.__name__.replace("_", " "), *(str(part)[:60] for part in case)])
+            assert name not in HOSTILE
             HOSTILE[name] = (f"weights{suffix or case[0]}", words, lambda path, case=case: function(path, *case))
         return function
 

@@ -175,7 +175,11 @@ def is_fetched(path: Path) -> bool:
 
 def _check_config(path: Path) -> None:
     """Refuse what is no config but a server's complaint."""
-    if "error" in (said := config_in(path.parent, path.name)):
+    try:
+        said = config_in(path.parent, path.name)
+    except WeightsError as error:
+        raise WeightsError(path, error.what, "try again") from None
+    if "error" in said:
         raise WeightsError(path, f"is an error message ({said['error']})", "try again")
 
 
