@@ -65,6 +65,7 @@ def test_a_hostile_file_is_refused_in_a_line_and_does_nothing(reader, tmp_path, 
     check_harmless(result, tmp_path)
     assert re.search(words, result["error"]), result["error"]
     assert "\n" not in result["error"] and result["error"].startswith(f"{tmp_path / file}: ")
+    assert "In PyTorch" not in result["error"], "torch advises to load it without care"
     assert "memory" not in result["error"].lower(), "more memory was asked for than there is"
     assert result["space"] < MUCH
 
