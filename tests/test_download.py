@@ -98,7 +98,7 @@ def test_a_part_that_is_all_but_has_no_name_yet_is_not_fetched_again(server, tar
     changed = {"data": DATA, "headers": checksum("sha256", how.get("data", DATA))} | how
     server.put("/file", **changed)
     if "data" in how:
-        with pytest.raises(WeightsError, match="came damaged"):
+        with pytest.raises(DownloadError, match="came damaged"):
             download(url, target)
         return
     download(url, target)
@@ -227,7 +227,7 @@ def test_an_answer_that_makes_no_sense_is_one_line(target, answer, words):
         thread = threading.Thread(target=serve_forever)
         thread.start()
         try:
-            with pytest.raises(WeightsError, match=words) as error:
+            with pytest.raises(DownloadError, match=words) as error:
                 download(f"http://127.0.0.1:{listener.getsockname()[1]}/file", target)
         finally:
             listener.shutdown(socket.SHUT_RDWR)
@@ -308,9 +308,8 @@ def test_the_token_goes_to_its_own_host_and_nowhere_else(server, target, monkeyp
     assert "Authorization" not in server.asked("/first")[-1]
 
 
-@pytest.mark.parametrize("around", ["\n", "\r\n", " "])
-def test_a_token_may_have_the_end_of_its_line_with_it(server, target, monkeypatch, around):
-    monkeypatch.setenv("HF_TOKEN", f"secret{around}")
+def test_a_token_may_have_the_end_of_its_line_with_it(server, target, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", " secret\r\n")
     monkeypatch.setattr(module, "TOKEN_HOST", "127.0.0.1")
     download(server.put("/file", DATA), target)
     assert server.asked("/file")[0]["Authorization"] == "Bearer secret"
@@ -320,7 +319,7 @@ def test_a_token_may_have_the_end_of_its_line_with_it(server, target, monkeypatc
 def test_what_is_no_token_is_refused_without_being_shown(server, target, monkeypatch, token):
     monkeypatch.setenv("HF_TOKEN", token)
     monkeypatch.setattr(module, "TOKEN_HOST", "127.0.0.1")
-    with pytest.raises(WeightsError, match="HF_TOKEN: holds a character that no token has; set it again") as error:
+    with pytest.raises(DownloadError, match="HF_TOKEN: holds a character that no token has; set it again") as error:
         download(server.put("/file", DATA), target)
     assert "sec" not in str(error.value).replace("set it", "") and server.requests == []
 

@@ -16,19 +16,25 @@ def one_line(text: str) -> str:
 
 
 class VitlabError(Exception):
-    """An error with a place, a reason and a remedy, printed as one line; the command line exits with `exit_code`."""
+    """An error with a place, a reason and a remedy, printed as one line, and below it a line for each of its `items` if it has any;
+    the command line exits with `exit_code`."""
 
     exit_code = 1
 
-    def __init__(self, where: str | Path, what: str, remedy: str = "") -> None:
-        super().__init__(where, what, remedy)
+    def __init__(self, where: str | Path, what: str, remedy: str = "", items: Sequence[str] = ()) -> None:
+        super().__init__(where, what, remedy, items)
         self.where = str(where)
         self.what = what
         self.remedy = remedy
+        self.items = items
 
     def __str__(self) -> str:
         where, what, remedy = map(one_line, (self.where, self.what, self.remedy))
-        return f"{where}: {what}" + (f"; {remedy}" if remedy else "")
+        return (
+            f"{where}: {what}"
+            + (f"; {remedy}" if remedy else "")
+            + "".join(f"\n  {one_line(item)}" for item in self.items)
+        )
 
 
 class RequestError(VitlabError):
@@ -54,12 +60,10 @@ class BadImagesError(DataError):
 
     def __init__(self, where: str | Path, images: Sequence[ImageError], total: int) -> None:
         remedy = "repair or remove them, or leave them out by --on-bad-image skip:"
-        super().__init__(where, f"{len(images)} of {total} images cannot be used", remedy)
+        shown = [f"{image.where}: {image.what}" for image in images[:50]]
+        more = [f"… and {len(images) - 50} more"] if len(images) > 50 else []
+        super().__init__(where, f"{len(images)} of {total} images cannot be used", remedy, shown + more)
         self.images = list(images)
-
-    def __str__(self) -> str:
-        lines = [super().__str__(), *(one_line(f"  {image.where}: {image.what}") for image in self.images[:50])]
-        return "\n".join(lines + ([f"  … and {len(self.images) - 50} more"] if len(self.images) > 50 else []))
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_bad_images, (self.where, self.what, self.remedy, self.images))

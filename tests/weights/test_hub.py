@@ -250,14 +250,14 @@ def test_a_repository_without_safetensors_is_asked_for_by_its_file(server, cache
     server.put(f"/{PLACE}/config.json", b"{}")
     with pytest.raises(WeightsError, match=r"no such file; check the name, .*: hf://owner/name/pytorch_model\.bin$"):
         resolve("hf://owner/name")
-    with pytest.raises(WeightsError, match=r"pytorch_model\.bin: there is no such file; check the address"):
+    with pytest.raises(DownloadError, match=r"pytorch_model\.bin: there is no such file; check the address"):
         resolve("hf://owner/name/pytorch_model.bin")
 
 
 def test_a_repository_that_may_be_misspelt_or_gated_is_said_to_be_either(server, cache):
     server.put(f"/{PLACE}/config.json", status=401)
     with pytest.raises(
-        WeightsError, match="not there, or may not be read without permission; check the address, or set HF"
+        DownloadError, match="not there, or may not be read without permission; check the address, or set HF"
     ):
         resolve("hf://owner/name")
 
