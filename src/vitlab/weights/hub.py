@@ -89,7 +89,7 @@ def resolve(name: str | Path, *, fetch: bool = True) -> Path:
         remedy = f"{first}, or fetch it elsewhere with the {beside} beside it, if there are any, and put them into {target.parent}"
         raise WeightsError(url, error.what, remedy) from None
     except MissingError as error:
-        if target.name != WEIGHTS:
+        if not of_hub or target.name != WEIGHTS:
             raise
         other = f"{text.removesuffix(f'/{WEIGHTS}')}/pytorch_model.bin"
         raise WeightsError(url, error.what, f"check the name, or ask for what there is instead: {other}") from None
