@@ -134,7 +134,7 @@ class SinCosPosition(nn.Module):
 
     @cached_property
     def fixed(self) -> Float[Tensor, "1 n d"]:
-        """The vectors, computed when they are first used; no buffer: they are nothing that a file should hold."""
+        """The vectors, computed by `initialise` or at first use: a file may claim any grid. No buffer: no file should hold them."""
         with torch.inference_mode(False):
             patches = sincos(self.grid, self.width, self.temperature)[None]
             return functional.pad(patches, (0, 0, self.prefix, 0))
