@@ -67,7 +67,8 @@ class Handler(BaseHTTPRequestHandler):
             page = Page(b"in trouble", page.statuses.pop(0))
         start = self.start_of(page)
         if start is not None and start >= len(page.data):
-            page, start = Page(b"", 416), None
+            size = {"Content-Range": f"bytes */{len(page.data)}"}
+            page, start = Page(b"", 416, headers=page.headers | size, tag=page.tag), None
         self.send_response(page.status if start is None else 206)
         body = page.data[start or 0 :]
         if page.tag is not None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitlab.config import difference, nearest, override, parse, read_json, to_json
+from vitlab.config import difference, loads, nearest, override, parse, read_json, to_json
 from vitlab.data.digits import Digits
 from vitlab.data.folder import Folder
 from vitlab.data.fractals import Fractals
@@ -14,6 +14,7 @@ from vitlab.data.source import Part
 from vitlab.data.table import Table
 from vitlab.data.transforms import Augment, InceptionCrop, NoCrop, ResizeCrop
 from vitlab.errors import SettingsError
+from vitlab.models.resnet import ResNetSettings
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.pooling import ClassToken, Mean
 from vitlab.studies.recipe import Origin, RunSettings
@@ -282,3 +283,37 @@ def test_a_file_that_holds_no_settings_is_named(tmp_path, content):
 def test_settings_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         TRAIN.steps = 3
+
+
+def test_json_that_fills_the_stack_or_the_memory_is_refused(tmp_path):
+    for text, words in (
+        ("[" * 200_000, "nested too deeply"),
+        ('{"a":' * 200_000, "more than 400,000 values|nested too deeply"),
+        ("[" + "{}," * 400_000 + "{}]", "more than 400,000 values"),
+        ("1" * 5000, "digits"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            loads(text)
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(SettingsError, match=f"a.json: is not JSON .*({words})"):
+            read_json(tmp_path / "a.json")
+
+
+def test_json_of_the_names_of_21843_classes_is_read():
+    names = {str(index): f"a name, {index}, of a class" for index in range(21_843)}
+    assert loads(json.dumps({"id2label": names, "label2id": {name: key for key, name in names.items()}}))
+
+
+def test_a_model_without_measure_is_refused_at_once():
+    for change in ("width=1000000000001", "depth=1000000000", "num_heads=1000000000000", "mlp_dim=10000000000000000"):
+        with pytest.raises(SettingsError, match=f"'{change.split('=')[0]}' = .*less than or equal to 16777216"):
+            override(ViTSettings(), [change])
+    for model, change in ((ViTSettings(), "depth=1001"), (ResNetSettings(), "depths=[900,101]")):
+        with pytest.raises(SettingsError, match="1,001 layers are more than a model can hold; use at most 1,000"):
+            override(model, [change])
+    with pytest.raises(SettingsError, match="does not divide into 7 heads; use num_heads 8"):
+        override(ViTSettings(), ["width=16384", "num_heads=7"])
+    with pytest.raises(SettingsError, match="does not divide into 9999991 heads; use num_heads 768"):
+        override(ViTSettings(), ["num_heads=9999991"])
+    with pytest.raises(SettingsError, match=r"'image_size\.0' = 65537"):
+        override(ViTSettings(), ["image_size=65537"])

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import socket
+import threading
 
 import numpy as np
 import pytest
@@ -71,6 +73,37 @@ def test_where_a_part_cannot_be_continued_the_file_is_fetched_anew(server, targe
     download(server.put("/file", DATA, cuts=[1000], **how), target)
     assert target.read_bytes() == DATA
     assert len(server.requests) == 2
+    asked = server.asked("/file")[1]
+    assert ("Range" in asked) == ("If-Range" in asked) == ("ranges" in how)  # a weak tag says nothing of bytes
+
+
+@pytest.mark.parametrize("tag", [b"\xff\xfe\0", b"one", b'"a\nb"', b'W/"one"', b""])
+def test_a_tag_that_rotted_beside_the_part_is_none(server, target, tag):
+    target.with_name(f".{target.name}.part").write_bytes(DATA[::-1][:1000])
+    target.with_name(f".{target.name}.etag").write_bytes(tag)
+    download(server.put("/file", DATA, tag=tag.decode("latin-1") if tag.isalnum() else '"one"'), target)
+    assert target.read_bytes() == DATA and "Range" not in server.asked("/file")[0]
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"tag": '"two"', "trusting": True}, {"data": DATA[::-1]}], ids=["same", "tag", "data"]
+)
+def test_a_part_that_is_all_but_has_no_name_yet_is_not_fetched_again(server, target, how):
+    url = server.put("/file", DATA, cuts=[len(DATA) - 1] + [0] * 20)
+    with pytest.raises(UnreachableError):
+        download(url, target)
+    with target.with_name(f".{target.name}.part").open("ab") as part:
+        part.write(DATA[-1:])
+    server.requests.clear()
+    changed = {"data": DATA, "headers": checksum("sha256", how.get("data", DATA))} | how
+    server.put("/file", **changed)
+    if "data" in how:
+        with pytest.raises(DownloadError, match="came damaged"):
+            download(url, target)
+        return
+    download(url, target)
+    assert target.read_bytes() == DATA
+    assert len(server.requests) == (2 if "tag" in how else 1)  # of another tag it is another file
 
 
 @pytest.mark.parametrize("trusting", [False, True])
@@ -163,6 +196,46 @@ def test_a_file_in_chunks_without_its_end_is_not_whole(server, target):
     assert_nothing(target)
 
 
+NINES = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (f"HTTP/1.1 200 OK\r\nContent-Length: {NINES}\r\n\r\nabc", "does not say how long"),
+        (f"HTTP/1.1 206 OK\r\nContent-Range: bytes 0-{NINES}/{NINES}\r\nContent-Length: 3\r\n\r\nabc", "no such range"),
+        (f"HTTP/1.1 416 No\r\nContent-Range: bytes */{NINES}\r\nContent-Length: 0\r\n\r\n", "no such range"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc", "cut"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc", "cut"),
+        ("HELLO\r\nerror: of another line\r\n\r\n", "HELLO"),
+    ],
+    ids=range(6),
+)
+def test_an_answer_that_makes_no_sense_is_one_line(target, answer, words):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_forever():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer.encode())
+
+        thread = threading.Thread(target=serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(DownloadError, match=words) as error:
+                download(f"http://127.0.0.1:{listener.getsockname()[1]}/file", target)
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+    assert "\n" not in str(error.value)
+    assert_nothing(target)
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -233,6 +306,22 @@ def test_the_token_goes_to_its_own_host_and_nowhere_else(server, target, monkeyp
     monkeypatch.setattr(module, "TOKEN_HOST", "huggingface.co")
     download(url, target)
     assert "Authorization" not in server.asked("/first")[-1]
+
+
+def test_a_token_may_have_the_end_of_its_line_with_it(server, target, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", " secret\r\n")
+    monkeypatch.setattr(module, "TOKEN_HOST", "127.0.0.1")
+    download(server.put("/file", DATA), target)
+    assert server.asked("/file")[0]["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("token", ["sec\nret", "sec ret", "secret’", "sec\x1bret"])
+def test_what_is_no_token_is_refused_without_being_shown(server, target, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setattr(module, "TOKEN_HOST", "127.0.0.1")
+    with pytest.raises(DownloadError, match="HF_TOKEN: holds a character that no token has; set it again") as error:
+        download(server.put("/file", DATA), target)
+    assert "sec" not in str(error.value).replace("set it", "") and server.requests == []
 
 
 def test_nobody_listening_is_said_at_once_with_what_to_do(target):

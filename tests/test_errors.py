@@ -30,6 +30,17 @@ def test_an_error_survives_the_way_between_processes(kind):
     assert (error.where, error.what, error.remedy) == ("photos", "is empty", "fill it")
 
 
+def test_nothing_in_an_error_breaks_the_line_moves_the_cursor_or_fills_the_screen():
+    evil = "a\nerror: b\r\x1b[2J\x9b\u2028\u202e\ud800"
+    plain = r"a\nerror: b\r\x1b[2J\x9b\u2028\u202e\ud800"
+    assert str(VitlabError(evil, evil, evil)) == f"{plain}: {plain}; {plain}"
+    assert str(VitlabError("Zoë's photos/猫.png", "“x” × 2")) == "Zoë's photos/猫.png: “x” × 2"
+    long = str(VitlabError("x" * 10**6, "y" * 10**6, "z" * 10**6))
+    assert len(long) < 4000 and long.count("…") == 3
+    lines = str(BadImagesError("photos", [ImageError(evil, evil), ImageError("b", "y" * 10**6)], 9)).splitlines()
+    assert lines[1] == f"  {plain}: {plain}" and len(lines) == 3 and len(lines[2]) < 2000
+
+
 def test_a_wrong_request_exits_with_2_and_failed_work_with_1():
     codes = {kind.__name__: kind.exit_code for kind in KINDS}
     failed = {name for name, code in codes.items() if code == 1}

@@ -27,7 +27,7 @@ def refuse_offline(url: str, target: Path) -> None:
     """
     for variable in _OFFLINE:
         if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
-            raise unreachable(url, target, f"{variable} is set")
+            raise unreachable(url, target, f"{variable} is set", "unset it")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ is the registry, and a kind can be named alone (`--set train.optimizer=SGD`).
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -16,6 +16,9 @@ from vitlab.errors import SettingsError
 
 Json = dict[str, Any]
 S = TypeVar("S", bound="Settings")
+
+MAX_JSON_MARKS = 400_000
+"""The names of 21,843 classes, twice and with commas in them, have 200,000; the shapes of 20,000 arrays 260,000."""
 
 
 class Settings(BaseModel):
@@ -83,6 +86,21 @@ def nearest(word: str, words: Sequence[str], otherwise: str | None = None) -> st
     return f"choose from {', '.join(words)}" if words else ""
 
 
+def loads(text: str, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Return the value that the JSON `text` is of; for `pairs_hook` see `json.loads`.
+
+    Raises:
+        ValueError: it is no JSON, or one that a small file fills the memory or the stack with.
+    """
+    marks = sum(text.count(mark) for mark in ",:[{")  # there is one before or after every value
+    if marks > MAX_JSON_MARKS:
+        raise ValueError(f"more than {MAX_JSON_MARKS:,} values")
+    try:
+        return json.loads(text, object_pairs_hook=pairs_hook)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_json(path: Path) -> Json:
     """Return the JSON object in the file `path`.
 
@@ -90,7 +108,7 @@ def read_json(path: Path) -> Json:
         SettingsError: the file is missing or holds no JSON object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(path, f"cannot be read ({error.strerror})", "check the path") from None
     except ValueError as error:
@@ -102,7 +120,7 @@ def read_json(path: Path) -> Json:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return loads(text)
     except ValueError:
         return text
 

@@ -33,6 +33,7 @@ QUIET_BYTES = 1 << 20
 TOKEN_HOST = "huggingface.co"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PIECE = 1 << 20
+_NUMBER = "[0-9]{1,18}"
 _AWAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 
@@ -81,7 +82,9 @@ class _Part:
 
     @property
     def tag(self) -> str:
-        return self._tag_path.read_text("utf-8") if self._tag_path.is_file() else ""
+        """The ETag, "" where there is none by which a part can be continued: a weak one (W/) may be that of other bytes."""
+        found = self._tag_path.read_bytes().decode("latin-1") if self._tag_path.is_file() else ""
+        return found if re.fullmatch(r'"[\x21\x23-\x7e]*"', found) else ""
 
     def open(self, start: int, tag: str) -> IO[bytes]:
         """Return the file to write the bytes from `start` on to; the tag changes only while the file is empty."""
@@ -145,10 +148,10 @@ def download(url: str, target: Path, check: Callable[[Path], None] | None = None
     part.finish(target)
 
 
-def unreachable(url: str, target: Path, reason: str) -> UnreachableError:
+def unreachable(url: str, target: Path, reason: str, remedy: str = "try again") -> UnreachableError:
     """Return the error that says how to get `url` to where it belongs without this program."""
     return UnreachableError(
-        url, f"cannot be downloaded ({reason})", f"try again, or fetch it elsewhere and put it at {target}"
+        url, f"cannot be downloaded ({reason})", f"{remedy}, or fetch it elsewhere and put it at {target}"
     )
 
 
@@ -181,6 +184,9 @@ def _fetch(url: str, part: _Part, known: Known) -> None:
     resumed = {"Range": f"bytes={part.size}-", "If-Range": tag} if part.size and tag else {}
     response, told = _ask(url, resumed, plain=known.sha256 is not None)
     with closing(response):
+        if response.status == 416 and _is_all(response, part):
+            _compare(url, part, told)
+            return
         if response.status == 416 or not _continues(response, part.size if resumed else 0):
             part.discard()
             raise _CutError("the server has no such range")
@@ -192,7 +198,7 @@ def _fetch(url: str, part: _Part, known: Known) -> None:
         _check_size(url, total or 0, known)
         tag = response.headers.get("ETag", "")
         with (
-            part.open(start, "" if tag.startswith("W/") else tag) as file,
+            part.open(start, tag) as file,
             progress("downloading", url, total, start) as advance,
         ):
             _copy(url, response, file, start, lambda size: (_check_size(url, size, known), advance(size)))
@@ -234,8 +240,11 @@ def _joined(url: str, address: str, location: str) -> str:
 def _open(address: str, headers: dict[str, str]) -> HTTPResponse:
     parts = urlsplit(address)
     every = {"User-Agent": "vitlab", "Accept-Encoding": "identity"} | headers
-    if parts.hostname == TOKEN_HOST and os.environ.get("HF_TOKEN"):
-        every["Authorization"] = f"Bearer {os.environ['HF_TOKEN']}"
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if parts.hostname == TOKEN_HOST and token:
+        if not re.fullmatch(r"[\x21-\x7e]+", token):  # the error that this would be shows the token
+            raise DownloadError("HF_TOKEN", "holds a character that no token has", "set it again, or unset it")
+        every["Authorization"] = f"Bearer {token}"
     direct = [ProxyHandler({})] if parts.hostname in LOOPBACK else []
     opener: OpenerDirector = build_opener(_AsItIs, *direct)
     try:
@@ -260,9 +269,8 @@ def _answered(url: str, response: HTTPResponse) -> HTTPResponse:
     if status in (404, 410):
         raise MissingError(url, "there is no such file", "check the address")
     if status in (401, 403):
-        raise DownloadError(
-            url, "may not be read without permission", "set HF_TOKEN if it is a gated model you may use"
-        )
+        remedy = "check the address, or set HF_TOKEN if it is a gated model you may use"
+        raise DownloadError(url, "is not there, or may not be read without permission", remedy)
     if status in (408, 429) or status >= 500:
         raise _CutError(f"the server answers {status}")
     raise DownloadError(url, f"the server answers {status}", "check the address")
@@ -270,10 +278,16 @@ def _answered(url: str, response: HTTPResponse) -> HTTPResponse:
 
 def _continues(response: HTTPResponse, asked: int) -> bool:
     """Return whether a part of the file that comes is the part from offset `asked` to the end."""
-    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
+    found = re.fullmatch(f"bytes ({_NUMBER})-({_NUMBER})/({_NUMBER})", response.headers.get("Content-Range", ""))
     if response.status != 206:
         return True
     return found is not None and int(found[1]) == asked and int(found[2]) + 1 == int(found[3])
+
+
+def _is_all(response: HTTPResponse, part: _Part) -> bool:
+    """Return whether there is nothing after `part` because it is the whole file, which was only not given its name."""
+    found = re.fullmatch(rf"bytes \*/({_NUMBER})", response.headers.get("Content-Range", ""))
+    return found is not None and int(found[1]) == part.size and response.headers.get("ETag", part.tag) == part.tag
 
 
 def _extent(url: str, response: HTTPResponse, asked: int) -> tuple[int, int | None]:
@@ -281,7 +295,7 @@ def _extent(url: str, response: HTTPResponse, asked: int) -> tuple[int, int | No
     if response.status == 206:
         return asked, int(response.headers["Content-Range"].rpartition("/")[2])
     length = response.headers.get("Content-Length", "")
-    if length.isdecimal():
+    if re.fullmatch(_NUMBER, length):
         return 0, int(length)
     if response.headers.get("Transfer-Encoding", "").lower() == "chunked":
         return 0, None
@@ -306,7 +320,7 @@ def _copy(url: str, response: HTTPResponse, file: IO[bytes], size: int, advance:
     while True:
         try:
             piece = response.read(_PIECE)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:
             file.flush()
             raise _CutError(f"the connection was cut ({error})") from None
         if not piece:

@@ -3,20 +3,38 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+MAX_SHOWN = 1000
+"""How many characters of a part of an error are shown; a path is not longer, but a name in a damaged file may be megabytes."""
+
+
+def one_line(text: str) -> str:
+    """Return `text` as it may be printed: whatever moves the cursor or breaks the line is escaped, and its length is bounded."""
+    shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in shown
+    )
+
 
 class VitlabError(Exception):
-    """An error with a place, a reason and a remedy, printed as one line; the command line exits with `exit_code`."""
+    """An error with a place, a reason and a remedy, printed as one line, and below it a line for each of its `items` if it has any;
+    the command line exits with `exit_code`."""
 
     exit_code = 1
 
-    def __init__(self, where: str | Path, what: str, remedy: str = "") -> None:
-        super().__init__(where, what, remedy)
+    def __init__(self, where: str | Path, what: str, remedy: str = "", items: Sequence[str] = ()) -> None:
+        super().__init__(where, what, remedy, items)
         self.where = str(where)
         self.what = what
         self.remedy = remedy
+        self.items = items
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
+        where, what, remedy = map(one_line, (self.where, self.what, self.remedy))
+        return (
+            f"{where}: {what}"
+            + (f"; {remedy}" if remedy else "")
+            + "".join(f"\n  {one_line(item)}" for item in self.items)
+        )
 
 
 class RequestError(VitlabError):
@@ -38,16 +56,13 @@ class ImageError(DataError):
 
 
 class BadImagesError(DataError):
-    """Some images of a data set cannot be decoded; `images` names every one with its reason."""
+    """Some images of a data set cannot be decoded; `images` names every one with its reason, each on a line of its own."""
 
     def __init__(self, where: str | Path, images: Sequence[ImageError], total: int) -> None:
-        shown = "\n  ".join(f"{image.where}: {image.what}" for image in images[:50])
-        more = f"\n  … and {len(images) - 50} more" if len(images) > 50 else ""
-        super().__init__(
-            where,
-            f"{len(images)} of {total} images cannot be used",
-            f"repair or remove them, or leave them out by --on-bad-image skip:\n  {shown}{more}",
-        )
+        remedy = "repair or remove them, or leave them out by --on-bad-image skip:"
+        shown = [f"{image.where}: {image.what}" for image in images[:50]]
+        more = [f"… and {len(images) - 50} more"] if len(images) > 50 else []
+        super().__init__(where, f"{len(images)} of {total} images cannot be used", remedy, shown + more)
         self.images = list(images)
 
     def __reduce__(self) -> tuple[object, ...]:

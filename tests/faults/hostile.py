@@ -22,7 +22,8 @@ def hostile(words, suffix, *cases):
 
     def enter(function):
         for case in cases or [()]:
-            name = " ".join([function.__name__.replace("_", " "), *map(str, case)])
+            name = " ".join([function.__name__.replace("_", " "), *(str(part)[:60] for part in case)])
+            assert name not in HOSTILE
             HOSTILE[name] = (f"weights{suffix or case[0]}", words, lambda path, case=case: function(path, *case))
         return function
 
@@ -30,10 +31,10 @@ def hostile(words, suffix, *cases):
 
 
 class Call:
-    """What a pickle calls when it is read."""
+    """What a pickle calls when it is read; `then` is handed to what the call gave."""
 
-    def __init__(self, function, *args):
-        self.call = (function, args)
+    def __init__(self, function, *args, then=None):
+        self.call = (function, args) if then is None else (function, args, then)
 
     def __reduce__(self):
         return self.call
@@ -60,17 +61,17 @@ def pickled(content, protocol=2):
     return buffer.getvalue()
 
 
-def torch_zip(path, data, compression=ZIP_STORED, extra=(), comment=b""):
-    """Write a PyTorch file around the pickle `data`, with one storage of three numbers."""
+def torch_zip(path, data, compression=ZIP_STORED, extra=(), comment=b"", storage=b"\0" * 12):
+    """Write a PyTorch file around the pickle `data`, with one storage, of three numbers."""
     with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, content in [("data.pkl", data), ("version", b"3"), ("data/0", b"\0" * 12), *extra]:
+        for name, content in [("data.pkl", data), ("version", b"3"), ("data/0", storage), *extra]:
             archive.writestr(f"archive/{name}", content)
         archive.comment = comment
 
 
-def tensor(numel=3, size=(3,), stride=(1,), kind=torch.FloatStorage):
+def tensor(numel=3, size=(3,), stride=(1,), kind=torch.FloatStorage, then=None):
     hooks = collections.OrderedDict()
-    return Call(torch._utils._rebuild_tensor_v2, Storage(numel, kind), 0, size, stride, False, hooks)
+    return Call(torch._utils._rebuild_tensor_v2, Storage(numel, kind), 0, size, stride, False, hooks, then=then)
 
 
 def array(shape=(3,), descr="<f4", data=b"\0" * 12):
@@ -186,7 +187,7 @@ def a_packed_torch_file(path):
 COMMENTS = {"of a person": b"mine", "that is the end of another": b"PK\5\6" + b"\0" * 18}
 
 
-@hostile("torch never packs a file so|zip file without arrays", ".pth", *[(name,) for name in COMMENTS])
+@hostile("torch never packs a file so|not where it says", ".pth", *[(name,) for name in COMMENTS])
 def a_torch_file_with_a_comment(path, name):
     torch_zip(path, pickled({"weight": tensor()}), comment=COMMENTS[name])
 
@@ -250,6 +251,12 @@ def a_name_that_leads_out(path, name):
     npz(path, [(name, array())])
 
 
+@hostile("has two names", ".npz")
+def a_name_with_an_end_inside(path):
+    npz(path, [("bias.npy?x.npy", array())])
+    path.write_bytes(path.read_bytes().replace(b"?", b"\0"))
+
+
 @hostile("encrypted", ".npz")
 def an_encrypted_file(path):
     npz(path, [("bias.npy", array())])
@@ -268,9 +275,16 @@ def an_array_of_something_else(path, descr):
     npz(path, [("bias.npy", array((), descr, bytes(np.dtype(descr).itemsize)))])
 
 
-@hostile("is damaged", ".npz")
-def an_array_that_is_code(path):
-    header = f"{{'descr': __import__('os').system('touch {path.parent / MARKER}')}}".encode()
+@hostile(
+    "is damaged|claims more",
+    ".npz",
+    ("__import__('os').system('touch marker')",),
+    ("-" * 9000 + "1",),
+    ("(" * 199 + ")" * 199,),
+)
+def an_array_whose_shape_is_code(path, code):
+    code = code.replace("marker", str(path.parent / MARKER))
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {code}}}".encode()
     npz(path, [("bias.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)])
 
 
@@ -281,9 +295,9 @@ def a_header_of_a_gigabyte(path):
         file.truncate((1 << 30) + 8)
 
 
-@hostile("holds 100,000 tensors", ".safetensors")
+@hostile("holds 30,000 tensors", ".safetensors")
 def very_many_tensors(path):
-    safetensors(path, {str(index): entry(0, 0, (0,)) for index in range(100_000)}, b"")
+    safetensors(path, {str(index): entry(0, 0, (0,)) for index in range(30_000)}, b"")
 
 
 HEADERS = {
@@ -305,7 +319,8 @@ HEADERS = {
     "no tensor": {"a": [1, 2, 3]},
     "metadata": {"__metadata__": {"a": {"b": 1}}, "a": entry()},
     "twice": f'{{"a": {json.dumps(entry())}, "a": {json.dumps(entry())}}}'.encode(),
-    "deep": b'{"a":' + b"[" * 1_000_000,
+    "deep": b'{"a":' + b"[" * 300_000,
+    "many values": b'{"a":[' + b'{"":0},' * 500_000 + b"0]}",
     "long number": b'{"a":' + b"1" * 1_000_000 + b"}",
     "not text": b'{"\xff": 1}',
 }

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.faults import claims
 from tests.faults.hostile import HOSTILE, MARKER, a_payload_in_a_torch_file, whole
+from tests.faults.hostile_torch import with_long_end
 from vitlab.errors import WeightsError
 from vitlab.weights.format import open_tensors
 
@@ -30,7 +32,12 @@ def reader(tmp_path_factory):
     a_payload_in_a_torch_file(bad, ".pth")
     damaged = folder / "damaged.pth"
     HOSTILE["a pickle that torch refuses end"][2](damaged)
-    command = [sys.executable, str(Path(__file__).parent / "reader.py"), *map(str, (*good, bad, damaged))]
+    models = [folder / name / "model.safetensors" for name in claims.GOOD]
+    for path, (shapes, config) in zip(models, claims.GOOD.values(), strict=True):
+        path.parent.mkdir()
+        claims.write(path, shapes, config=config)
+    warm = [*map(str, (*good, bad, damaged)), *(f"load {path}" for path in models)]
+    command = [sys.executable, str(Path(__file__).parent / "reader.py"), *warm]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
 
@@ -58,8 +65,27 @@ def test_a_hostile_file_is_refused_in_a_line_and_does_nothing(reader, tmp_path, 
     check_harmless(result, tmp_path)
     assert re.search(words, result["error"]), result["error"]
     assert "\n" not in result["error"] and result["error"].startswith(f"{tmp_path / file}: ")
+    assert "In PyTorch" not in result["error"], "torch advises to load it without care"
     assert "memory" not in result["error"].lower(), "more memory was asked for than there is"
     assert result["space"] < MUCH
+
+
+@pytest.mark.parametrize("name", claims.CLAIMS)
+def test_a_small_file_that_claims_a_large_model_is_refused_soon_and_with_little_memory(reader, tmp_path, name):
+    words, write = claims.CLAIMS[name]
+    path = tmp_path / "model.safetensors"
+    write(path)
+    result = reader(f"load {path}")
+    check_harmless(result, tmp_path)
+    assert re.search(words, result["error"]), result["error"]
+    assert "\n" not in result["error"] and len(result["error"]) < 4000
+
+
+@pytest.mark.parametrize("name", claims.GOOD)
+def test_the_same_files_without_the_claim_are_loaded(reader, tmp_path, name):
+    shapes, config = claims.GOOD[name]
+    claims.write(tmp_path / "model.safetensors", shapes, config=config)
+    assert "width 16, depth 1" in reader(f"load {tmp_path / 'model.safetensors'}")["model"]
 
 
 def test_the_payload_would_do_harm_elsewhere(tmp_path):
@@ -80,6 +106,16 @@ def test_a_good_file_is_read_and_does_nothing_else(reader, tmp_path, suffix):
         result = reader(tmp_path / f"{name}{suffix}")
         check_harmless(result, tmp_path)
         assert result["shapes"] == {"weight": [2, 3], "bias": [3]}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pth"])
+def test_a_file_with_the_end_of_a_large_zip_file_is_read(reader, tmp_path, suffix):
+    path = tmp_path / f"long{suffix}"
+    whole(path)
+    if suffix == ".npz":  # torch writes it always
+        path.write_bytes(with_long_end(path.read_bytes()))
+    assert b"PK\6\6" in path.read_bytes()
+    assert reader(path)["shapes"] == {"weight": [2, 3], "bias": [3]}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

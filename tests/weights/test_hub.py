@@ -18,6 +18,7 @@ from vitlab import download
 from vitlab.errors import DownloadError, WeightsError
 from vitlab.models.catalog import settings_for
 from vitlab.weights import hub
+from vitlab.weights.convert import convert
 from vitlab.weights.hub import cache_folder, published, resolve
 from vitlab.weights.load import find, load
 from vitlab.weights.save import save
@@ -113,6 +114,8 @@ def test_a_path_that_exists_is_itself(tmp_path, monkeypatch):
         ("nowhere.npz", "No such file.*check the path, or see `vitlab models --weights`"),
         ("x" * 5000, "No such file"),
         ("hf://name", "write hf://owner/name"),
+        ("google/vit-base-patch16-224", "write hf://google/vit-base-patch16-224 for Hugging Face"),
+        ("hf:google/vit-base", "write hf://google/vit-base for Hugging Face"),
         ("hf://../name/file", "write hf://owner/name"),
         ("hf://owner/name/../../../../file", "no address of a file that can be kept"),
         ("hf://owner/name/.hidden", "no address of a file that can be kept"),
@@ -183,7 +186,7 @@ def test_hugging_face_gives_the_weights_and_what_stands_beside_them(server, cach
     server.put(f"/{PLACE}/model.safetensors", data)
     server.put(f"/{PLACE}/config.json", b"{}")
     path = resolve("hf://owner/name")
-    assert sorted(each.name for each in path.parent.iterdir() if each.suffix != ".lock") == [
+    assert sorted(each.name for each in path.parent.iterdir() if each.name[0] != ".") == [
         "config.json",
         "model.safetensors",
     ]
@@ -191,6 +194,92 @@ def test_hugging_face_gives_the_weights_and_what_stands_beside_them(server, cach
     assert find(Path("hf://owner/name/model.safetensors")) == path
     asked = [path for path, _ in server.requests]
     assert asked == [f"/{PLACE}/{name}" for name in ("config.json", "preprocessor_config.json", "model.safetensors")]
+
+
+def test_an_address_of_hugging_face_brings_what_hf_does(server, cache, make_model, tmp_path):
+    """Or the file would be read without its config, by its name too, for as long as it is kept."""
+    model = make_model(activation="gelu", classes=("ant", "bee", "cat"))
+    folder = convert(model, tmp_path / "out", "huggingface")
+    for path in folder.iterdir():
+        server.put(f"/{PLACE}/{path.name}", path.read_bytes())
+    for name in (server.url(f"/{PLACE}/model.safetensors"), "hf://owner/name"):
+        back = load(name)
+        assert (back.classes, back.settings) == (model.classes, model.settings)
+    assert len(server.requests) == 3
+
+
+def test_weights_that_were_kept_without_their_config_get_it(server, cache, safetensors, monkeypatch):
+    _, data = safetensors
+    target = cache / hub._place(server.url(f"/{PLACE}/model.safetensors"))
+    target.parent.mkdir(parents=True)
+    target.write_bytes(data)
+    monkeypatch.setenv("VITLAB_OFFLINE", "1")
+    assert resolve("hf://owner/name") == target  # it came by hand, and so could the config
+    monkeypatch.delenv("VITLAB_OFFLINE")
+    assert find("hf://owner/name", fetch=False) == target and server.requests == []
+    server.put(f"/{PLACE}/config.json", b"{}")
+    assert resolve("hf://owner/name") == target and target.with_name("config.json").read_bytes() == b"{}"
+    asked = [path for path, _ in server.requests]
+    assert asked == [f"/{PLACE}/config.json", f"/{PLACE}/preprocessor_config.json"]
+    target.with_name("config.json").unlink()
+    del server.pages[f"/{PLACE}/config.json"]
+    assert [resolve("hf://owner/name") for _ in range(3)] and len(
+        server.requests
+    ) == 4  # what is not there is asked for once
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b'{"error": "Too many requests"}', r"is an error message \(Too many requests\); try again"),
+        (b"Too many requests", "is not JSON .*; try again"),
+        (b"[1, 2]", "holds no JSON object"),
+        (b'{"a": "' + b"x" * (4 << 20) + b'"}', "is larger than 4,194,304 bytes"),
+    ],
+)
+def test_a_config_that_is_none_is_not_kept(server, cache, safetensors, text, words):
+    server.put(f"/{PLACE}/model.safetensors", safetensors[1])
+    server.put(f"/{PLACE}/config.json", text)
+    with pytest.raises(WeightsError, match=words):
+        resolve("hf://owner/name")
+    server.put(f"/{PLACE}/config.json", b"{}")
+    assert resolve("hf://owner/name").with_name("config.json").read_bytes() == b"{}"
+
+
+def test_a_repository_without_safetensors_is_asked_for_by_its_file(server, cache):
+    server.put(f"/{PLACE}/config.json", b"{}")
+    with pytest.raises(WeightsError, match=r"no such file; check the name, .*: hf://owner/name/pytorch_model\.bin$"):
+        resolve("hf://owner/name")
+    with pytest.raises(DownloadError, match=r"pytorch_model\.bin: there is no such file; check the address"):
+        resolve("hf://owner/name/pytorch_model.bin")
+
+
+def test_a_repository_that_may_be_misspelt_or_gated_is_said_to_be_either(server, cache):
+    server.put(f"/{PLACE}/config.json", status=401)
+    with pytest.raises(
+        DownloadError, match="not there, or may not be read without permission; check the address, or set HF"
+    ):
+        resolve("hf://owner/name")
+
+
+def test_a_file_that_rotted_in_the_cache_is_to_be_removed(server, cache, safetensors, tmp_path):
+    _, data = safetensors
+    url = server.put("/folder/model.safetensors", data)
+    path = resolve(url)
+    path.write_bytes(data[:-10])
+    with pytest.raises(WeightsError, match=f"is a damaged safetensors file .*; remove {path}, and ask for it again"):
+        load(url)
+    (tmp_path / "mine.safetensors").write_bytes(data[:-10])
+    with pytest.raises(WeightsError, match="; get the file again"):
+        load(tmp_path / "mine.safetensors")
+
+
+def test_a_place_that_is_taken_is_named(server, cache):
+    for first, second in (("/e/x", "/e/x/y.npz"), ("/g/x/y.npz", "/g/x")):
+        resolve(server.put(first, NPZ))
+        taken = cache / hub._place(server.url(min(first, second)))
+        with pytest.raises(WeightsError, match=f"{taken} is in the way; remove it"):
+            resolve(server.put(second, NPZ))
 
 
 def test_a_file_of_hugging_face_can_be_named(server, cache):
@@ -280,7 +369,7 @@ def test_offline_nothing_is_asked_and_the_file_may_come_by_hand(variable, server
         resolve(url)
     place = cache / hub._place(url)
     assert str(error.value) == (
-        f"{url}: cannot be downloaded ({variable} is set); try again, or fetch it elsewhere and put it at {place}"
+        f"{url}: cannot be downloaded ({variable} is set); unset it, or fetch it elsewhere and put it at {place}"
     )
     assert server.requests == []
     place.parent.mkdir(parents=True)
@@ -297,7 +386,8 @@ def test_without_a_network_hugging_face_needs_the_file_beside_the_weights_too(mo
     assert "Connection refused" in message and "\n" not in message
     assert f"/{PLACE}/model.safetensors: cannot be downloaded" in message
     assert message.endswith(
-        f"the config.json beside it elsewhere and put both into {cache / hub._place(site.url(f'/{PLACE}/x')).parent}"
+        "; try again, or fetch it elsewhere with the config.json and preprocessor_config.json beside it, if there are any, "
+        f"and put them into {cache / hub._place(site.url(f'/{PLACE}/x')).parent}"
     )
 
 

@@ -124,7 +124,7 @@ def test_a_pooler_beside_a_classifier_is_not_read(written):
         ("intermediate_size", 64, "intermediate_size is 64, but 32"),
         ("patch_size", 8, "patch_size is 8×8, but 4×4"),
         ("image_size", 16, "image_size is 16×16, which has 16 patches, but 4"),
-        ("image_size", [10**400, 8], "but 4 in"),
+        ("image_size", [10**400, 8], "'image_size"),
         ("image_size", 2, "image_size is 2×2, which has 0 patches, but 4"),
         ("qkv_bias", False, "qkv_bias is False, but True"),
         ("num_channels", 1, "num_channels is 1, but 3"),

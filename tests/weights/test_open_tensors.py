@@ -156,10 +156,12 @@ def test_the_command_that_is_given_converts(tmp_path, monkeypatch, save):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["-c", name])
     exec(code, {})
-    assert {name: list(tensor.shape) for name, tensor in read_all(tmp_path / "model.safetensors").items()} == {
+    assert {name: list(tensor.shape) for name, tensor in read_all(tmp_path / f"{name}.safetensors").items()} == {
         "weight": [2, 3],
         "bias": [2],
     }
+    with pytest.raises(FileExistsError):  # it is over no file, not even its own
+        exec(code, {})
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import AttentionPool, ClassToken, FirstPatch, Mean
 from vitlab.nn.position import Learned1D, Learned2D, NoPosition, Relative, SinCos2D
 from vitlab.nn.stem import ResNetStem
+from vitlab.weights.convert import convert
 from vitlab.weights.load import load_with_report, read
 from vitlab.weights.timm import export
 from vitlab.weights.timm_config import BIT_UNIT, HYBRID_UNIT
-from vitlab.weights.timm_writing import architecture_of
+from vitlab.weights.timm_writing import architecture_of, config_of
 
 POOLS = [
     ClassToken(),
@@ -183,3 +184,12 @@ def test_arrays_that_do_not_fit_are_refused_in_one_line(bare_timm, arrays, messa
 def test_no_parameter_keeps_the_matrix_that_it_lay_in(make_model, write_timm):
     for name, parameter in load_with_report(write_timm(make_model())).model.named_parameters():
         assert parameter.untyped_storage().nbytes() == parameter.nbytes, name
+
+
+def test_our_record_of_more_layers_than_there_are_arrays_is_not_believed(make_model, tmp_path):
+    """Or a model of that depth would be laid out."""
+    model = make_model()
+    folder = convert(model, tmp_path / "out", "timm")
+    deep = model.settings.model_copy(update={"depth": 900})
+    (folder / "config.json").write_text(json.dumps(config_of(deep, model.image_spec, ())))
+    assert read(folder / "model.safetensors").settings.depth == model.settings.depth

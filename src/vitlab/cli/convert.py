@@ -29,9 +29,11 @@ def convert(
     num_heads: Annotated[int | None, typer.Option(min=1, help="The heads of a file that does not say them.")] = None,
 ) -> None:
     """Read weights of any format and write them in another; what was matched, resized or left over is said."""
+    from vitlab.weights.convert import check_free, left_out
     from vitlab.weights.convert import convert as convert_model
     from vitlab.weights.load import load_with_report
 
+    check_free(out)
     loaded = load_with_report(
         model,
         image_size=options.parse_size(image_size),
@@ -41,3 +43,5 @@ def convert(
     for line in loaded.report.lines():
         typer.echo(line, err=True)
     typer.echo(f"written  {convert_model(loaded.model, out, to.value)}")
+    for line in left_out(loaded.model, to.value):
+        typer.echo(f"- left out {line}", err=True)

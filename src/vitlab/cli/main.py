@@ -71,7 +71,7 @@ def _run() -> int:
         describe = getattr(error, "format_message", None)  # the command line's own usage error
         if describe is None:
             raise
-        message = str(describe()).replace("Value error, ", "").removesuffix(".")
+        message = " ".join(str(describe()).split()).replace("Value error, ", "").removesuffix(".")
         if message:  # without words it was a plain `vitlab`, which shows the help
             typer.echo(f"error: {message}; see `vitlab --help`", err=True)
         return WRONG

@@ -20,6 +20,7 @@ def predict(
     as_json: options.Json = False,
 ) -> None:
     """Name what is on images."""
+    from vitlab.errors import one_line
     from vitlab.studies.evaluation import Reading, predict_files
 
     how = None if decoding is None else decoding.value
@@ -30,5 +31,5 @@ def predict(
         elif as_json:
             typer.echo(json.dumps({"path": str(path), "top": prediction.top(top)}, ensure_ascii=False))
         else:
-            named = "  ".join(f"{name} {100 * share:.1f} %" for name, share in prediction.top(top))
-            typer.echo(f"{path}: {named}")
+            named = "  ".join(f"{one_line(name)} {100 * share:.1f} %" for name, share in prediction.top(top))
+            typer.echo(f"{one_line(str(path))}: {named}")

@@ -71,7 +71,7 @@ def pack(
         if any(bad.values()) and not skip_bad:
             where = ", ".join(str(sources[split]) for split, errors in bad.items() if errors)
             error = BadImagesError(where, [each for errors in bad.values() for each in errors], total)
-            raise PackError(error.where, error.what, error.remedy)
+            raise PackError(error.where, error.what, error.remedy, error.items)
         with writing(out):
             _sweep(out)
     return {split: Shards(out / split) for split in sources}

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from jaxtyping import Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,6 +11,7 @@ from vitlab.config import Settings
 from vitlab.data.labels import Probabilities
 from vitlab.data.preprocess import ImageSpec
 from vitlab.nn.axial_resnet import AxialAttention, resize_relative
+from vitlab.nn.bounds import Dimension, check_layers
 from vitlab.nn.grid import Size, SizeField
 from vitlab.nn.resnet import (
     PostActivation,
@@ -37,14 +38,15 @@ class ResNetSettings(Settings):
 
     type: Literal["ResNet"] = "ResNet"
     image_size: SizeField = Size(224, 224)
-    depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=5)] = (3, 4, 6, 3)
+    depths: Annotated[tuple[Dimension, ...], Field(min_length=1, max_length=5)] = (3, 4, 6, 3)
     root_width: RootWidth = 64
     unit: Annotated[PreActivation | PostActivation | AxialAttention, Field(discriminator="type")] = PreActivation()
-    num_classes: PositiveInt | None = 1000
+    num_classes: Dimension | None = 1000
     head_bias: float = 0.0
 
     @model_validator(mode="after")
     def _fits(self) -> "ResNetSettings":
+        check_layers(self.num_layers)
         stride = stride_of(self.depths)
         if min(self.image_size) < stride:
             raise ValueError(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from vitlab.config import Settings
@@ -13,6 +13,7 @@ from vitlab.data.labels import Probabilities
 from vitlab.data.preprocess import ImageSpec
 from vitlab.nn import position
 from vitlab.nn.axial import AxialBlock
+from vitlab.nn.bounds import MAX_TOKEN_VALUES, Count, Dimension, check_layers
 from vitlab.nn.encoder import Activation, Block, BlockSettings, Encoder
 from vitlab.nn.grid import Grid, Size, SizeField
 from vitlab.nn.patches import Patches
@@ -21,8 +22,6 @@ from vitlab.nn.position import AddedPosition, Learned1D, Position, Relative, bui
 from vitlab.nn.stem import ResNetStem, Stem
 
 CHANNELS = 3
-MAX_TOKEN_VALUES = 1 << 26
-"""Tokens times width of an image; a file that claims more is not laid out (65,536 tokens of width 1,024 are that many)."""
 
 
 class Global(Settings):
@@ -53,28 +52,29 @@ class ViTSettings(Settings):
     type: Literal["ViT"] = "ViT"
     image_size: SizeField = Size(224, 224)
     stem: Annotated[Stem, Field(discriminator="type")] = Patches()
-    width: PositiveInt = 768
-    depth: PositiveInt = 12
-    num_heads: PositiveInt = 12
-    mlp_dim: PositiveInt = 3072
+    width: Dimension = 768
+    depth: Dimension = 12
+    num_heads: Dimension = 12
+    mlp_dim: Dimension = 3072
     attention: Annotated[Global | Axial, Field(discriminator="type")] = Global()
     position: Annotated[Position, Field(discriminator="type")] = Learned1D()
     pool: Annotated[Pool, Field(discriminator="type")] = ClassToken()
-    registers: NonNegativeInt = 0
-    representation_dim: PositiveInt | None = None
+    registers: Count = 0
+    representation_dim: Dimension | None = None
     activation: Activation = "gelu_tanh"
     qkv_bias: bool = True
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = 0.0
     layer_scale: PositiveFloat | None = None
-    num_classes: PositiveInt | None = 1000
+    num_classes: Dimension | None = 1000
     head_bias: float = 0.0
 
     @model_validator(mode="after")
     def _fits(self) -> "ViTSettings":
-        if self.width % self.num_heads:
-            near = [heads for heads in range(1, self.width + 1) if self.width % heads == 0]
+        check_layers(self.num_layers)
+        if self.width % self.num_heads:  # 1 divides any width: what is farther than 1 need not be tried
+            near = [heads for heads in range(1, min(self.width, 2 * self.num_heads) + 1) if self.width % heads == 0]
             best = min(near, key=lambda heads: abs(heads - self.num_heads))
             raise ValueError(
                 f"a width of {self.width} does not divide into {self.num_heads} heads; use num_heads {best}"

@@ -4,11 +4,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vitlab.config import Settings
+from vitlab.nn.bounds import Dimension
 from vitlab.nn.grid import Size
 from vitlab.nn.resnet import MakeUnit, StdConv, Style, norm, pad_same
 
@@ -93,7 +93,7 @@ class AxialAttention(Settings):
     """ResNet v1.5 whose 3×3 convolutions are axial attention with relative positions."""
 
     type: Literal["AxialAttention"] = "AxialAttention"
-    num_heads: PositiveInt = 8
+    num_heads: Dimension = 8
 
     @property
     def activated_root(self) -> bool:

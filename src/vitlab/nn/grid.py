@@ -2,14 +2,16 @@
 
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, PositiveInt
+from pydantic import BeforeValidator
+
+from vitlab.nn.bounds import Side
 
 
 class Size(NamedTuple):
     """Height and width of an image or a patch, in pixels."""
 
-    height: PositiveInt
-    width: PositiveInt
+    height: Side
+    width: Side
 
     def __str__(self) -> str:
         return f"{self.height}×{self.width}"

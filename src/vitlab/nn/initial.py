@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from vitlab.errors import SettingsError
+from vitlab.nn.position import SinCosPosition
 from vitlab.nn.seed import keyed_seed
 
 Initialiser = Callable[[Tensor, Generator], object]
@@ -143,6 +144,9 @@ def initialise(module: nn.Module, table: Initialisers, seed: int) -> None:
         if values.isnan().any():
             raise ValueError(f"the parameter '{name}' was left unwritten")
         put(module, name, values)
+    for part in module.modules():
+        if isinstance(part, SinCosPosition):
+            _ = part.fixed  # or a traced model would compute, and keep, what it traced
 
 
 def put(module: nn.Module, name: str, values: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Position embeddings (appendix D.4); each kind can resize itself to another grid, or says why it need not be."""
 
 import math
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import torch
@@ -129,10 +130,14 @@ class SinCosPosition(nn.Module):
 
     def __init__(self, grid: Grid, prefix: int, width: int, temperature: float) -> None:
         super().__init__()
-        self.grid = grid
-        self.prefix = prefix
-        patches = sincos(grid, width, temperature)[None]
-        self.fixed = functional.pad(patches, (0, 0, prefix, 0))  # no buffer: it is nothing that a file should hold
+        self.grid, self.prefix, self.width, self.temperature = grid, prefix, width, temperature
+
+    @cached_property
+    def fixed(self) -> Float[Tensor, "1 n d"]:
+        """The vectors, computed by `initialise` or at first use: a file may claim any grid. No buffer: no file should hold them."""
+        with torch.inference_mode(False):
+            patches = sincos(self.grid, self.width, self.temperature)[None]
+            return functional.pad(patches, (0, 0, self.prefix, 0))
 
     def rows_of(self) -> Float[Tensor, "1 n d"]:
         """Return the vectors that are added."""

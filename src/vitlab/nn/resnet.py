@@ -6,11 +6,12 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vitlab.config import Settings
+from vitlab.nn.bounds import Side
 from vitlab.nn.grid import Size
 
 GROUPS = 32
@@ -23,7 +24,7 @@ def _divides_into_groups(width: int) -> int:
     return width
 
 
-RootWidth = Annotated[PositiveInt, AfterValidator(_divides_into_groups)]
+RootWidth = Annotated[Side, AfterValidator(_divides_into_groups)]
 """Channels of the first convolution, as a field of settings."""
 
 

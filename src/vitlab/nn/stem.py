@@ -1,12 +1,13 @@
 """The hybrid stem: a ResNet whose feature map the ViT reads as its image (section 3.1, "hybrid architecture")."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 
 from vitlab.config import Settings
+from vitlab.nn.bounds import Dimension
 from vitlab.nn.grid import Grid, Size, SizeField, grid_of
 from vitlab.nn.patches import PatchEmbedding, Patches
 from vitlab.nn.resnet import (
@@ -30,7 +31,7 @@ class ResNetStem(Settings):
     """
 
     type: Literal["ResNetStem"] = "ResNetStem"
-    depths: tuple[PositiveInt, ...] = (3, 4, 9)
+    depths: Annotated[tuple[Dimension, ...], Field(max_length=5)] = (3, 4, 9)
     root_width: RootWidth = 64
     patch_size: SizeField = Size(1, 1)
     unit: PostActivation = PostActivation()

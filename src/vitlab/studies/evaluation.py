@@ -12,7 +12,7 @@ from vitlab.data.image import Decoding
 from vitlab.data.limits import limits_of
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Pixels, Source, Subset
-from vitlab.errors import BadImagesError, DataError, ImageError
+from vitlab.errors import BadImagesError, DataError, ImageError, one_line
 from vitlab.evals.classify import AnyPredictions, classify
 from vitlab.serve.predict import BATCH_SIZE, Prediction, Predictor
 from vitlab.studies.plan import choose_device, evaluation_source
@@ -61,8 +61,9 @@ class Evaluated:
         counted = f"{len(self.source):,} images" + (f", {len(self.bad)} bad ones left out" if self.bad else "")
         decoded = "" if self.decoding == "standard" else f", decoded as {self.decoding}"
         lines = [f"{self.source}: {counted}{decoded}", *self.predictions.table()]
-        width = max(map(len, self.predictions.classes))
-        lines += [f"  {name:{width}}  {100 * share:6.2f} %" for name, share in self.predictions.per_class().items()]
+        shares = [(one_line(name), share) for name, share in self.predictions.per_class().items()]
+        width = max(len(name) for name, _ in shares)
+        lines += [f"  {name:{width}}  {100 * share:6.2f} %" for name, share in shares]
         return lines + [f"left out {error}" for error in self.bad]
 
 

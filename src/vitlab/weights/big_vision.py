@@ -42,8 +42,6 @@ PREFIXES = ("", "params/", "opt/target/", "img/", "params/img/", "opt/target/img
 OFFICIAL_POSITION, POSITION = "Transformer/posembed_input/pos_embedding", "pos_embedding"
 PRE_ACTIVATION_ROOT, POST_ACTIVATION_ROOT = "root_block/conv_root/kernel", "conv_root/kernel"
 STACKED = "Transformer/encoderblock/"
-MAX_LAYERS = 1000
-"""A stack claims its depth in one number; the deepest published model has 48 layers."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,6 @@ def settings_of(path: Path, shapes: Shapes, trained_size: Size | None = None) ->
         raise WeightsError(path, f"is not a complete ViT ({error})", "get the file again") from None
     if image_channels != 3:
         raise WeightsError(path, f"is for images of {image_channels} channels", "only RGB models can be read")
-    if depth > MAX_LAYERS:
-        raise WeightsError(path, f"claims {depth:,} layers", "get the file again")
     stem = _stem(path, shapes, Size(height, width_of_patch))
     pool = _pool(shapes, layout)
     position = _position(pool, layout)

@@ -1,7 +1,9 @@
 """Write a model in the format of another library, read it back, and only then give it its name."""
 
+import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,13 +12,14 @@ import torch
 from torch import Tensor
 
 from vitlab import files
-from vitlab.config import Json
-from vitlab.errors import WeightsError
+from vitlab.config import Json, to_json
+from vitlab.data.preprocess import ImageSpec
+from vitlab.errors import VitlabError, WeightsError
 from vitlab.models.classifier import AnySettings, Classifier
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.position import Learned1D
 from vitlab.weights import huggingface, official, save, timm
-from vitlab.weights.layout import PROBLEM, SEVERAL_LABELS
+from vitlab.weights.layout import PROBLEM, SEVERAL_LABELS, square_size
 from vitlab.weights.load import load_with_report
 
 Format = Literal["vitlab", "timm", "huggingface", "official"]
@@ -29,26 +32,72 @@ FOR_TRAINING = ("dropout", "stochastic_depth", "head_bias")
 def convert(model: Classifier, out: str | Path, to: Format) -> Path:
     """Write `model` as the new file or folder `out` in the format `to`; what is written is read back and compared bit by bit.
 
-    An official file holds arrays alone: neither the class names, nor that an image may have several of them.
+    For what an official file has no place for see `left_out`.
 
     Raises:
         WeightsError: `out` exists, the format cannot hold the model, or what was written is not what was meant.
+        VitlabError: the disk is full, or fails.
     """
     out = Path(out)
-    if out.exists() or out.is_symlink():
-        raise WeightsError(out, "exists already", "choose another name, or remove it")
-    if not out.parent.is_dir():
-        raise WeightsError(out.parent, "is no folder", "make it first")
+    check_free(out)
     draft = out.with_name(f".{out.name}.part")
-    files.remove(draft)
-    try:
-        weights = _WRITERS[to](model, draft)
-        _compare(model, weights, out)
-        files.rename(draft, out)
-    finally:
+    with _explained(out):
         files.remove(draft)
-    files.flush_folder(out.parent)
+        try:
+            weights = _WRITERS[to](model, draft)
+            _compare(model, weights, out)
+            files.rename(draft, out)
+        finally:
+            files.remove(draft)
+        files.flush_folder(out.parent)
     return out
+
+
+def check_free(out: Path) -> None:
+    """Refuse a place that is taken, or that nothing can be written to.
+
+    Raises:
+        WeightsError: it is.
+    """
+    with _explained(out):
+        if out.exists() or out.is_symlink():
+            raise WeightsError(out, "exists already", "choose another name, or remove it")
+        if not out.parent.is_dir():
+            raise WeightsError(out.parent, "is no folder", "make it first")
+
+
+def left_out(model: Classifier, to: Format) -> list[str]:
+    """Return a line for each thing that goes with `model` and that a file in the format `to` does not hold.
+
+    Only the official one leaves out anything: its readers take the images for those of the paper, and the grid for a square.
+    """
+    settings, spec = model.settings, to_json(model.image_spec)
+    if to != "official" or not isinstance(settings, ViTSettings):
+        return []
+    lines = [f"the names of {len(model.classes)} classes"] if model.classes else []
+    lines += ["that an image may be of several classes"] if model.probabilities == "sigmoid" else []
+    paper, size = to_json(ImageSpec()), settings.image_size
+    lines += [
+        f"{name} {spec[name]}: taken for {paper[name]}"
+        for name in ("fit", "interpolation", "decoding")
+        if spec[name] != paper[name]
+    ]
+    lines += [f"{name} {getattr(settings, name)}" for name in FOR_TRAINING if getattr(settings, name)]
+    if square_size(settings.grid.cells, settings.stem) != size:
+        lines.append(f"image size {size}: read it with --trained-size {size.height}x{size.width}")
+    return lines
+
+
+@contextmanager
+def _explained(out: Path) -> Generator[None]:
+    """Turn what the system says of the place `out` into one line."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot be written ({error.strerror})"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise VitlabError(out, what, "make room, or choose another disk") from None
+        raise WeightsError(out, what, "choose another place or name") from None
 
 
 def _ours(model: Classifier, draft: Path) -> Path:

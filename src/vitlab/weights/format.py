@@ -1,7 +1,7 @@
 """What a file of weights is, told by its content; its tensors, one at a time, read without ever executing anything."""
 
 import io
-import json
+import os
 import pickletools
 import shlex
 import warnings
@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
+from vitlab.config import loads
 from vitlab.errors import WeightsError
 
 Format = Literal["safetensors", "npz", "torch"]
 
 MAX_TENSORS = 20_000
-MAX_HEADER_BYTES = 8 << 20
+MAX_HEADER_BYTES = 4 << 20  # of a safetensors header, a list of members, a pickle
+MAX_OPCODES = 250_000  # of a pickle: a tensor takes 36
 MAX_RATIO = 1000  # what compression gains on weights is far below, and on a bomb of zeros 1030
 NPY_HEADER_BYTES = 1 << 16
 SAFE_TORCH = "2.10"  # before it, files could run code (CVE-2025-32434) or corrupt memory (CVE-2026-24747) in spite of weights_only
@@ -60,7 +62,8 @@ CONVERT = (
     "import sys, torch, safetensors.torch as s; d = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
     "d = d.state_dict() if hasattr(d, 'state_dict') else d; "
     f"d = next((d[k] for k in {WRAPPERS} if k in d), d); "
-    "s.save_file({k: v.detach().contiguous().clone() for k, v in d.items() if torch.is_tensor(v)}, 'model.safetensors')"
+    "d = {k: v.detach().contiguous().clone() for k, v in d.items() if torch.is_tensor(v)}; "
+    "f = open(sys.argv[1] + '.safetensors', 'xb'); f.write(s.save(d)); f.close()"  # x: never over another file
 )
 
 
@@ -170,9 +173,9 @@ class _Careful(io.FileIO):
     """A file of which no single read is large: zipfile reads the list of members in one piece, however long it claims to be."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > MAX_HEADER_BYTES // 2:
+        if size is not None and size > MAX_HEADER_BYTES:
             raise zipfile.BadZipFile("its list of members is too long")
-        return super().read(MAX_HEADER_BYTES // 2 if size is None or size < 0 else size)
+        return super().read(MAX_HEADER_BYTES if size is None or size < 0 else size)
 
 
 @contextmanager
@@ -180,8 +183,25 @@ def _zip(path: Path) -> Generator[zipfile.ZipFile]:
     with _Careful(path) as file:
         with _refusing(path, "is a damaged zip file"):
             archive = zipfile.ZipFile(file)
+            _check_end(file, archive)
             _check_members(path, archive.infolist())
         yield archive
+
+
+def _check_end(file: io.FileIO, archive: zipfile.ZipFile) -> None:
+    """Refuse a list of members that is not where the end of the file says: Python looks for it elsewhere then, torch does not."""
+    end = file.seek(-22 - len(archive.comment), os.SEEK_END)
+    record = file.read(22)
+    start = int.from_bytes(record[16:20], "little")
+    if end >= 76:  # the long form lies before the short one: a record of 56 bytes, then 20 that say where it is
+        file.seek(end - 76)
+        long = file.read(76)
+        if long[56:60] == b"PK\6\7":
+            start = int.from_bytes(long[48:56], "little")
+            if long[:4] != b"PK\6\6" or int.from_bytes(long[64:72], "little") != end - 76:
+                raise zipfile.BadZipFile("its end is not where it says")
+    if record[:4] != b"PK\5\6" or start != archive.start_dir:
+        raise zipfile.BadZipFile("its list of members is not where it says")
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -191,6 +211,8 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     if len({member.filename.lower() for member in members}) < len(members):  # torch finds names in either case
         raise zipfile.BadZipFile("two members have one name")
     for member in members:
+        if member.filename != member.orig_filename:  # Python cuts names at a zero, or takes others: torch does not
+            raise zipfile.BadZipFile(f"{_shown(member.orig_filename)} has two names")
         if member.filename.startswith("/") or ".." in member.filename.split("/") or "\\" in member.filename:
             raise zipfile.BadZipFile(f"{_shown(member.filename)} names a place outside")
         if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -230,7 +252,10 @@ def _npy_shape(path: Path, name: str, archive: zipfile.ZipFile, member: zipfile.
     with archive.open(member) as file:
         head = io.BytesIO(file.read(NPY_HEADER_BYTES))  # numpy would read as long a header as is claimed
     version = npy.read_magic(head)
-    shape, _, dtype = npy.read_array_header_1_0(head) if version == (1, 0) else npy.read_array_header_2_0(head)
+    try:
+        shape, _, dtype = npy.read_array_header_1_0(head) if version == (1, 0) else npy.read_array_header_2_0(head)
+    except MemoryError:  # Python's parser says so of what is nested too deeply
+        raise ValueError("its header is nested too deeply") from None
     if dtype.hasobject:
         raise WeightsError(
             path, f"{_shown(name)} holds Python objects, which can run code when they are read", "get numbers only"
@@ -266,7 +291,7 @@ def _open_safetensors(path: Path) -> Generator[TensorFile]:
     with path.open("rb") as file:
         with _refusing(path, damaged):
             start = 8 + int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(start - 8), object_pairs_hook=_without_duplicates)
+            header = loads(file.read(start - 8).decode(), _without_duplicates)
             metadata = header.pop("__metadata__", None) or {}
         if len(header) > MAX_TENSORS:  # a million of them take the library minutes
             raise WeightsError(path, f"holds {len(header):,} tensors, more than {MAX_TENSORS:,}", "this is no model")
@@ -308,9 +333,10 @@ def _open_torch(path: Path) -> Generator[TensorFile]:
     try:
         with _refusing(path):
             content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except WeightsError as error:
-        raise _unsafe(path, f"holds more than tensors, or is damaged: {error.what}") from None
-    tensors = _plain_tensors(path, content)
+    except WeightsError:  # torch's own words advise to load it without care
+        raise _unsafe(path, "holds more than tensors, or is damaged") from None
+    with _refusing(path):
+        tensors = _plain_tensors(path, content)
     yield TensorFile(
         path,
         {name: tuple(tensor.shape) for name, tensor in tensors.items()},
@@ -326,7 +352,9 @@ def _check_pickle(path: Path, archive: zipfile.ZipFile) -> None:
     pickles = [member for member in members if member.filename.lower().endswith("data.pkl")]
     if len(pickles) > 1 or pickles[0].file_size > MAX_HEADER_BYTES:
         raise zipfile.BadZipFile("its pickle is too long")
-    for code, name, _ in pickletools.genops(archive.read(pickles[0])):
+    for count, (code, name, _) in enumerate(pickletools.genops(archive.read(pickles[0]))):
+        if count > MAX_OPCODES:
+            raise zipfile.BadZipFile("its pickle is too long")
         if code.name == "GLOBAL" and name not in PLAIN:
             raise _unsafe(path, f"names {_shown(str(name))}, which no file of plain tensors does")
 
@@ -341,6 +369,11 @@ def _plain_tensors(path: Path, content: object) -> dict[str, Tensor]:
     if len(tensors) > MAX_TENSORS:
         raise WeightsError(path, f"holds {len(tensors):,} tensors, more than {MAX_TENSORS:,}", "this is no model")
     for name, tensor in tensors.items():
-        if tensor.nbytes > tensor.untyped_storage().nbytes():  # one number that claims to be a matrix
+        storage = tensor.untyped_storage()
+        if (
+            tensor.nbytes > storage.nbytes() or storage.resizable()
+        ):  # one number as a matrix, or memory outside of the file
             raise WeightsError(path, f"{_shown(name)} claims more bytes than the file holds", "get the file again")
+    if sum(tensor.nbytes for tensor in tensors.values()) > 2 * path.stat().st_size:  # tied weights are there twice
+        raise WeightsError(path, "its tensors claim more bytes than the file holds", "get the file again")
     return tensors

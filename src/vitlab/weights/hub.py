@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from vitlab import files
 from vitlab.cache import bring, refuse_offline
 from vitlab.config import nearest
 from vitlab.download import MissingError, UnreachableError, check_address
 from vitlab.errors import WeightsError
 from vitlab.files import cache_folder
 from vitlab.weights.format import open_tensors
+from vitlab.weights.layout import config_in
 
 HUGGING_FACE = "https://huggingface.co"
+WEIGHTS = "model.safetensors"
 COMPANIONS = ("config.json", "preprocessor_config.json")
 """What stands beside weights on Hugging Face and says how to read them."""
 
@@ -67,20 +70,29 @@ def resolve(name: str | Path, *, fetch: bool = True) -> Path:
     check_address(url, text)
     root = cache_folder() / "weights"
     target = root / _place(url)
+    of_hub = url.startswith(f"{HUGGING_FACE}/") and "/resolve/" in url
     try:
         _inside(target, root, text)
-        if target.is_file():
+        if target.is_file() and (not fetch or not of_hub or _asked(target)):
             return target
         _allowed(url, target, fetch)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if text.startswith("hf://"):
+        if of_hub:
             _bring_companions(url, target)
         bring(url, target, _check)
     except UnreachableError as error:
-        if not text.startswith("hf://"):
+        if target.is_file():  # put there by hand, and all that could be with it
+            return target
+        if not of_hub:
             raise
-        both = f"try again, or fetch it and the config.json beside it elsewhere and put both into {target.parent}"
-        raise WeightsError(url, error.what, both) from None
+        first, beside = error.remedy.partition(", or ")[0], " and ".join(COMPANIONS)
+        remedy = f"{first}, or fetch it elsewhere with the {beside} beside it, if there are any, and put them into {target.parent}"
+        raise WeightsError(url, error.what, remedy) from None
+    except MissingError as error:
+        if not of_hub or target.name != WEIGHTS:
+            raise
+        other = f"{text.removesuffix(f'/{WEIGHTS}')}/pytorch_model.bin"
+        raise WeightsError(url, error.what, f"check the name, or ask for what there is instead: {other}") from None
     except OSError as error:
         raise WeightsError(
             target, f"cannot be written ({error.strerror})", "make room, or set VITLAB_CACHE to another folder"
@@ -96,10 +108,12 @@ def _url(name: str) -> str:
         found = re.fullmatch(r"hf://([\w-][\w.-]*/[\w-][\w.-]*)(?:/(.+))?", name)
         if found is None:
             raise WeightsError(name, "is no model on Hugging Face", "write hf://owner/name or hf://owner/name/file")
-        return f"{HUGGING_FACE}/{found[1]}/resolve/main/{quote(found[2] or 'model.safetensors')}"
+        return f"{HUGGING_FACE}/{found[1]}/resolve/main/{quote(found[2] or WEIGHTS)}"
     known = {each.name: each.url for each in published()}
     if name not in known:
-        otherwise = "check the path, or see `vitlab models --weights`"
+        repository = re.fullmatch(r"(?:hf:)?([\w-][\w.-]*/[\w-][\w.-]*)", name)
+        hint = f", or write hf://{repository[1]} for Hugging Face" if repository else ""
+        otherwise = f"check the path, or see `vitlab models --weights`{hint}"
         what = "No such file, and no published weights of that name"
         raise WeightsError(name, what, nearest(name, list(known), otherwise))
     return known[name]
@@ -118,7 +132,12 @@ def _place(url: str) -> Path:
 
 
 def _inside(target: Path, root: Path, name: str) -> None:
-    """Refuse a place that a link leads out of the cache."""
+    """Refuse a place that a link leads out of the cache, or where a file is in the way of a folder, or the reverse."""
+    taken = next(
+        (path for path in (target, *target.parents) if path.exists() and path.is_dir() == (path == target)), None
+    )
+    if taken is not None and root in taken.parents:
+        raise WeightsError(name, f"cannot be kept: {taken} is in the way", "remove it")
     if not target.resolve().is_relative_to(root.resolve()):
         raise WeightsError(name, f"is kept behind a link that leaves the cache ({target})", "remove the link")
 
@@ -134,9 +153,34 @@ def _bring_companions(url: str, target: Path) -> None:
     """Download what stands beside weights before the weights, so that where they are, all is."""
     for name in COMPANIONS:
         try:
-            bring(f"{url.rpartition('/')[0]}/{name}", target.with_name(name))
-        except MissingError:
-            continue  # not every model has it; who needs it will say so
+            bring(f"{url.rpartition('/')[0]}/{name}", target.with_name(name), _check_config)
+        except MissingError:  # not every model has it; who needs it will say so
+            files.write_bytes(_absent(target, name), b"")
+
+
+def _asked(target: Path) -> bool:
+    """Return whether what stands beside the weights was asked for, or put there: it comes before them, this first."""
+    return target.with_name(COMPANIONS[0]).is_file() or _absent(target, COMPANIONS[0]).is_file()
+
+
+def _absent(target: Path, name: str) -> Path:
+    """Return the mark that `name` does not stand beside `target` where that came from."""
+    return target.with_name(f".{name}.none")
+
+
+def is_fetched(path: Path) -> bool:
+    """Return whether the file `path` lies in the cache: it stays there until it is removed."""
+    return path.resolve().is_relative_to((cache_folder() / "weights").resolve())
+
+
+def _check_config(path: Path) -> None:
+    """Refuse what is no config but a server's complaint."""
+    try:
+        said = config_in(path.parent, path.name)
+    except WeightsError as error:
+        raise WeightsError(path, error.what, "try again") from None
+    if "error" in said:
+        raise WeightsError(path, f"is an error message ({said['error']})", "try again")
 
 
 def _check(path: Path) -> None:

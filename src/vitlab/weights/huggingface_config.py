@@ -98,7 +98,7 @@ def classes_of(path: Path, config: Config | BackboneConfig, num_classes: int | N
     labels = config.id2label
     if num_classes is None or labels is None:
         return ()
-    if sorted(labels) != list(range(num_classes)):
+    if len(labels) != num_classes or sorted(labels) != list(range(num_classes)):
         raise wrong(path, f"id2label names {len(labels)} classes, but {num_classes} in {path.name}")
     names = tuple(str(labels[index]) for index in range(num_classes))
     return () if names == placeholders(num_classes) else names

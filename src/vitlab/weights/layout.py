@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-MAX_CONFIG_BYTES = 16 << 20
+MAX_CONFIG_BYTES = 4 << 20
 """Names for 21,843 classes, twice, take two of them."""
 KEEP = "use vitlab convert --to vitlab"
 SAY_SIZE = "give trained_size=(height, width), or vitlab convert --trained-size HEIGHTxWIDTH"
@@ -72,7 +72,7 @@ class Beside:
     @cached_property
     def config(self) -> Json:
         """The JSON object in config.json, {} where there is none."""
-        return _json(self.folder, CONFIG)
+        return config_in(self.folder, CONFIG)
 
     @property
     def opened_config(self) -> Json:
@@ -82,7 +82,7 @@ class Beside:
     @cached_property
     def preprocessor(self) -> Json:
         """The JSON object in preprocessor_config.json, {} where there is none."""
-        return _json(self.folder, PREPROCESSOR)
+        return config_in(self.folder, PREPROCESSOR)
 
 
 def lay_out(
@@ -143,7 +143,12 @@ def parameter_shapes(settings: AnySettings) -> Iterator[tuple[str, Shape]]:
         yield name, tuple(parameter.shape)
 
 
-def _json(folder: Path | None, name: str) -> Json:
+def config_in(folder: Path | None, name: str) -> Json:
+    """Return the JSON object in the file `name` of `folder`, {} where there is none.
+
+    Raises:
+        WeightsError: it is large, or no JSON object.
+    """
     path = None if folder is None else folder / name
     if path is None or not path.is_file():
         return {}

@@ -1,6 +1,7 @@
 """Load weights into a model that fits them, and say exactly what was done."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,14 +12,14 @@ from torch import Tensor
 
 from vitlab.config import parse, to_json
 from vitlab.data.preprocess import ImageSpec
-from vitlab.errors import SettingsError, WeightsError
+from vitlab.errors import SettingsError, WeightsError, one_line
 from vitlab.models.classifier import AnySettings, Classifier, empty, initialisers, resize, say_remainder
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid, Size, as_size
 from vitlab.nn.initial import initialise, put
 from vitlab.weights import big_vision, bit, huggingface, huggingface_resnet, save, timm, torchvision
-from vitlab.weights.format import open_tensors
-from vitlab.weights.hub import resolve
+from vitlab.weights.format import TensorFile, open_tensors
+from vitlab.weights.hub import is_fetched, resolve
 from vitlab.weights.layout import PROBLEM, SEVERAL_LABELS, Beside, Contents, Describe, Piece, Shapes
 from vitlab.weights.save import HEADER
 
@@ -64,7 +65,8 @@ class Report:
         lines += [f"+ dropped  {name}" for name in self.dropped]
         lines += [f"- missing  {name}" for name in self.missing]
         lines += [f"+ extra    {name}" for name in self.extra]
-        return [*lines, f"? guessed  {'; '.join(self.guessed)}"] if self.guessed else lines
+        lines += [f"? guessed  {'; '.join(self.guessed)}"] if self.guessed else []
+        return [one_line(line) for line in lines]  # names from files are not to be trusted
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,24 @@ def read(path: Path, trained_size: Size | None = None, num_heads: int | None = N
     Raises:
         WeightsError: the file holds no weights that this library knows, or says another size or other heads.
     """
-    with open_tensors(path) as file:
-        shapes, metadata = file.shapes, file.metadata
+    with _opened(path) as file:
+        return _described(path, file, trained_size, num_heads)
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[TensorFile]:
+    """Open the file `path`; if it is damaged and was downloaded, say that it is not asked for again while it is there."""
+    try:
+        with open_tensors(path) as file:
+            yield file
+    except WeightsError as error:
+        if error.remedy.endswith("get the file again") and is_fetched(path):
+            raise WeightsError(error.where, error.what, f"remove {path}, and ask for it again") from None
+        raise
+
+
+def _described(path: Path, file: TensorFile, trained_size: Size | None, num_heads: int | None) -> Contents:
+    shapes, metadata = file.shapes, file.metadata
     describe = _reader(shapes, metadata)
     if describe is None:
         shown = ", ".join(sorted(shapes)[:3])
@@ -235,7 +253,7 @@ def fit(
     new_head = not keeps_head(old, settings) or (classes != () and classes != contents.classes)
     model.probabilities = "softmax" if new_head else contents.probabilities
     parameters, wrong = dict(model.named_parameters()), list[str]()
-    with open_tensors(path) as file:
+    with _opened(path) as file:
         read_array = lru_cache(maxsize=1)(
             file.read
         )  # queries, keys and values, or all layers, may be parts of one array

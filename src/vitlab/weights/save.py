@@ -7,7 +7,7 @@ from pathlib import Path
 import safetensors.torch
 from pydantic import model_validator
 
-from vitlab.config import Settings, parse, to_json
+from vitlab.config import Settings, loads, parse, to_json
 from vitlab.data.labels import Probabilities
 from vitlab.data.limits import LIMITS
 from vitlab.data.preprocess import ImageSpec
@@ -65,9 +65,10 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
         WeightsError: the header describes no model, or one that the tensors cannot be of.
     """
     try:
-        header = parse(Header, json.loads(beside.metadata[HEADER]), path)
+        header = parse(Header, loads(beside.metadata[HEADER]), path)
     except (SettingsError, ValueError, TypeError) as error:
-        raise WeightsError(path, f"is damaged ({error})", "get the file again") from None
+        what = error.what if isinstance(error, SettingsError) else error
+        raise WeightsError(path, f"is damaged ({what})", "get the file again") from None
     layers = header.settings.num_layers
     if layers > len(shapes):  # before a model of that depth is laid out
         raise WeightsError(path, f"holds {len(shapes)} tensors for {layers:,} layers", "get the file again")

@@ -226,5 +226,5 @@ def classes_of(path: Path, config: Config, num_classes: int | None) -> tuple[str
 
 def _listed(names: Names) -> tuple[str, ...]:
     if isinstance(names, dict):
-        names = [names.get(index, "") for index in range(max(names, default=-1) + 1)]
+        names = [names.get(index, "") for index in range(min(max(names, default=-1), 1 << 20) + 1)]
     return tuple(names or ())
