@@ -70,11 +70,11 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
 
 def ours(files: list[bytes]) -> None:
     """The path of `TrainBatches`, up to the tensor."""
-    views = [
+    views = (
         AUGMENT.apply(open_image(data, "photo"), SPEC, np.random.default_rng((0, 1, index)))
         for index, data in enumerate(files)
-    ]
-    collate(views, [0] * len(views), [""] * len(views), len(views))
+    )
+    collate(views, [0] * len(files), [""] * len(files), len(files), (SPEC.height, SPEC.width))
 
 
 def raw(files: list[bytes]) -> None:

@@ -1,6 +1,6 @@
 """Batch: what travels from the data to a training or evaluation step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,7 @@ class Batch:
 
 
 def collate(
-    images: Sequence[Pixels],
+    images: Iterable[Pixels],
     labels: Labels | Sequence[int | Sequence[int]],
     keys: Sequence[str],
     size: int,
@@ -43,19 +43,20 @@ def collate(
 ) -> Batch:
     """Return a batch of `size` rows; rows beyond the given images are zero, with label 0 (or none of several) and `valid` False.
 
-    `shape` is the height and width where there may be no image to tell them.
+    Images are taken one by one and copied at once, so that each may use the memory of the one before. `shape` is their height and
+    width, and may be left out where they are a sequence of one or more.
     """
-    height, width = shape or images[0].shape[:2]
-    pixels = torch.zeros((size, 3, height, width), dtype=torch.uint8)
-    rows = pixels.numpy()
-    for row, image in enumerate(images):
-        rows[row] = image.transpose(2, 0, 1)
+    height, width = shape or next(iter(images)).shape[:2]
+    pixels, count = np.zeros((size, 3, height, width), np.uint8), 0
+    for image in images:
+        pixels[count] = image.transpose(2, 0, 1)
+        count += 1
     given = labels if isinstance(labels, np.ndarray) else stack(labels)
     padded = np.full((size, *given.shape[1:]), NONE if given.ndim == 2 else 0, np.int64)
     padded[: len(given)] = given
     return Batch(
-        pixels,
+        torch.from_numpy(pixels),
         torch.from_numpy(padded),
-        torch.arange(size) < len(images),
+        torch.arange(size) < count,
         tuple(keys),
     )

@@ -84,19 +84,18 @@ class TrainBatches(Dataset[Batch | VitlabError]):
         rows = self.share.rows(self.batch_size)
         positions = np.arange(rows.start, rows.stop, dtype=np.int64) + step * self.batch_size
         chosen = examples_at(positions, len(self.source), self.seed)
-        images: list[Pixels] = []
         keys: list[str] = []
-        for position, index in zip(positions, chosen, strict=True):
-            at(int(index))
-            try:
-                example = self.source.read(int(index))
-                rng = np.random.default_rng((self.seed, 1, int(position)))
-                images.append(self.augment.apply(_picture(example, self.spec), self.spec, rng))
-            except VitlabError as error:  # as a value: raised in a worker it would lose its class
-                return error
-            keys.append(example.key)
-        at(-1)
-        return collate(images, self.labels[chosen], keys, len(rows))
+
+        def views() -> Iterator[Pixels]:
+            for position, index in zip(positions.tolist(), chosen.tolist(), strict=True):
+                at(index)
+                example = self.source.read(index)
+                rng = np.random.default_rng((self.seed, 1, position))
+                yield self.augment.apply(_picture(example, self.spec), self.spec, rng)
+                keys.append(example.key)
+            at(-1)
+
+        return _collated(views(), self.labels[chosen], keys, len(rows), self.spec)
 
 
 class EvalBatches(Dataset[Batch | VitlabError]):
@@ -119,18 +118,27 @@ class EvalBatches(Dataset[Batch | VitlabError]):
         """Return batch `step`, or the error of its first example that cannot be read or decoded."""
         rows, start = self.share.rows(self.batch_size), step * self.batch_size
         first, last = (min(start + row, len(self.source)) for row in (rows.start, rows.stop))
-        images: list[Pixels] = []
         keys: list[str] = []
-        for index in range(first, last):
-            at(index)
-            try:
+
+        def prepared() -> Iterator[Pixels]:
+            for index in range(first, last):
+                at(index)
                 example = self.source.read(index)
-                images.append(self.spec.prepare(_picture(example, self.spec)))
-            except VitlabError as error:  # as a value: raised in a worker it would lose its class
-                return error
-            keys.append(example.key)
-        at(-1)
-        return collate(images, self.source.labels[first:last], keys, len(rows), (self.spec.height, self.spec.width))
+                yield self.spec.prepare(_picture(example, self.spec))
+                keys.append(example.key)
+            at(-1)
+
+        return _collated(prepared(), self.source.labels[first:last], keys, len(rows), self.spec)
+
+
+def _collated(
+    images: Iterator[Pixels], labels: Labels, keys: list[str], size: int, spec: ImageSpec
+) -> Batch | VitlabError:
+    """Return a batch of `images`, which fill `keys` as they are made, or the error of the first that cannot be."""
+    try:
+        return collate(images, labels, keys, size, (spec.height, spec.width))
+    except VitlabError as error:  # as a value: raised in a worker it would lose its class
+        return error
 
 
 def load(batches: TrainBatches | EvalBatches, steps: Sequence[int], workers: int = 0) -> Iterator[Batch]:

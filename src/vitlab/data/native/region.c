@@ -186,6 +186,7 @@ EXPORT int vitlab_region(const uint8_t *data, size_t size, unsigned reduce, unsi
     /* The first and the last decoded column are upsampled without their neighbours, so one more is decoded on either side. */
     unsigned first = left ? left - 1 : 0;
     unsigned count = left + width < image.output_width ? left + width + 1 - first : image.output_width - first;
+    if (count < 4) count = image.output_width - first < 4 ? image.output_width - first : 4; /* chroma has half as many */
     if (first || first + count < image.output_width) jpeg.crop(&image, &first, &count);
     row = malloc((size_t)image.output_width * 3);
     if (!row || left < first || left + width > first + image.output_width || top + height > image.output_height) {

@@ -101,51 +101,54 @@ static inline uint8_t clip(int32_t sum) {
 
 static int fast(void) { return __builtin_cpu_supports("avx2"); }
 
-/* Products of 16 bits are added in pairs, four taps at a time, so a weight is split into its upper bits and its lower 11. Both sums
- * wrap around in 32 bits, and what is put together of them is exact. For every four taps of an output there are 16 upper and 16
- * lower halves: taps 0 and 1 in turn for red, green, blue and nothing, then taps 2 and 3. */
+/* Products of 16 bits are added in pairs, two taps at a time, so a weight is split into its upper bits and its lower 11. Both sums
+ * wrap around in 32 bits, and what is put together of them is exact. For every two taps of an output there are 8 upper halves, in
+ * turn for red, green, blue and nothing, and 8 lower ones. */
 static int split_weights(struct weights *weights, int outputs) {
     if (!fast()) return 0;
-    const int taps = weights->taps, fours = (taps + 3) / 4;
-    const size_t size = (size_t)outputs * (size_t)fours * 2 * sizeof(__m256i);
-    if (posix_memalign(&weights->split, sizeof(__m256i), size)) return 1;
+    const size_t taps = (size_t)weights->taps, pairs = (taps + 1) / 2, size = (size_t)outputs * pairs * 2 * sizeof(__m128i);
+    if (posix_memalign(&weights->split, sizeof(__m128i), size)) return 1;
     memset(weights->split, 0, size);
     for (int x = 0; x < outputs; x++)
         for (int tap = 0; tap < weights->count[x]; tap++) {
-            const int32_t weight = weights->of[(size_t)x * (size_t)taps + (size_t)tap];
-            int16_t *to = (int16_t *)weights->split + ((size_t)x * (size_t)fours + (size_t)(tap / 4)) * 32;
-            to += tap % 4 / 2 * 8 + tap % 2;
+            const int32_t weight = weights->of[(size_t)x * taps + (size_t)tap];
+            int16_t *to = (int16_t *)weights->split + ((size_t)x * pairs + (size_t)(tap / 2)) * 16 + tap % 2;
             for (int channel = 0; channel < 3; channel++) {
                 to[2 * channel] = (int16_t)(weight >> 11);
-                to[2 * channel + 16] = (int16_t)(weight & 2047);
+                to[2 * channel + 8] = (int16_t)(weight & 2047);
             }
         }
     return 0;
 }
 
-AVX2 static void resize_row_avx2(const uint8_t *in, uint8_t *out, size_t plane, int outputs,
-                                 const struct weights *weights) {
-    const int fours = (weights->taps + 3) / 4;
-    const __m256i spread = _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1, /* taps 0, 1 */
-                                            6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
+/* Two rows at once, the one in the lower lanes, the other in the upper. */
+AVX2 static void resize_rows_avx2(const uint8_t *one, const uint8_t *two, uint8_t *out_one, uint8_t *out_two, size_t plane,
+                                  int outputs, const struct weights *weights) {
+    const int pairs = (weights->taps + 1) / 2;
+    const __m256i spread = _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1, /* two pixels, by colour */
+                                            0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1);
+    const __m256i half = _mm256_set1_epi32(1 << (BITS - 1));
     for (int x = 0; x < outputs; x++) {
-        const uint8_t *from = in + 3 * (size_t)weights->first[x];
-        const __m256i *weight = (const __m256i *)weights->split + (size_t)x * (size_t)fours * 2;
-        __m256i upper = _mm256_setzero_si256(), lower = upper;
-        for (int tap = 0; tap < weights->count[x]; tap += 4, from += 12, weight += 2) {
-            const __m128i four = _mm_loadu_si128((const __m128i *)from);
-            const __m256i pixels = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(four), spread);
-            upper = _mm256_add_epi32(upper, _mm256_madd_epi16(pixels, weight[0]));
-            lower = _mm256_add_epi32(lower, _mm256_madd_epi16(pixels, weight[1]));
+        const size_t place = 3 * (size_t)weights->first[x];
+        const __m128i *weight = (const __m128i *)weights->split + (size_t)x * (size_t)pairs * 2;
+        __m256i upper = _mm256_setzero_si256(), lower = half;
+        for (int tap = 0; tap < weights->count[x]; tap += 2, weight += 2) {
+            const size_t from = place + 3 * (size_t)tap;
+            const __m128i first = _mm_loadl_epi64((const __m128i *)(one + from));
+            const __m128i second = _mm_loadl_epi64((const __m128i *)(two + from));
+            const __m256i pixels = _mm256_shuffle_epi8(_mm256_set_m128i(second, first), spread);
+            upper = _mm256_add_epi32(upper, _mm256_madd_epi16(pixels, _mm256_broadcastsi128_si256(weight[0])));
+            lower = _mm256_add_epi32(lower, _mm256_madd_epi16(pixels, _mm256_broadcastsi128_si256(weight[1])));
         }
-        const __m256i both = _mm256_add_epi32(_mm256_slli_epi32(upper, 11), lower);
-        __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-        sum = _mm_srai_epi32(_mm_add_epi32(sum, _mm_set1_epi32(1 << (BITS - 1))), BITS);
-        sum = _mm_packs_epi32(sum, sum);
-        const int pixel = _mm_cvtsi128_si32(_mm_packus_epi16(sum, sum));
-        out[x] = (uint8_t)pixel;
-        out[plane + (size_t)x] = (uint8_t)(pixel >> 8);
-        out[2 * plane + (size_t)x] = (uint8_t)(pixel >> 16);
+        __m256i sums = _mm256_srai_epi32(_mm256_add_epi32(_mm256_slli_epi32(upper, 11), lower), BITS);
+        sums = _mm256_packs_epi32(sums, sums);
+        sums = _mm256_packus_epi16(sums, sums);
+        const int a = _mm_cvtsi128_si32(_mm256_castsi256_si128(sums));
+        const int b = _mm_cvtsi128_si32(_mm256_extracti128_si256(sums, 1));
+        for (size_t channel = 0; channel < 3; channel++) {
+            out_one[channel * plane + (size_t)x] = (uint8_t)(a >> (8 * channel));
+            out_two[channel * plane + (size_t)x] = (uint8_t)(b >> (8 * channel));
+        }
     }
 }
 
@@ -165,16 +168,12 @@ AVX2 static void mix_rows_avx2(const uint8_t *in, uint8_t *out, size_t stride, c
 #else
 static int fast(void) { return 0; }
 static int split_weights(struct weights *weights, int outputs) { return (void)weights, (void)outputs, 0; }
-#define resize_row_avx2(in, out, plane, outputs, weights) (void)0
+#define resize_rows_avx2(one, two, out_one, out_two, plane, outputs, weights) (void)0
 #define mix_rows_avx2(in, out, stride, weight, count) (void)0
 #endif
 
-/* One row of pixels, behind which 16 bytes more may be read, to `outputs` red, green and blue values that begin `plane` apart. */
+/* One row of pixels to `outputs` red, green and blue values that begin `plane` apart. */
 static void resize_row(const uint8_t *in, uint8_t *out, size_t plane, int outputs, const struct weights *weights) {
-    if (fast()) {
-        resize_row_avx2(in, out, plane, outputs, weights);
-        return;
-    }
     for (int x = 0; x < outputs; x++) {
         const uint8_t *from = in + 3 * (size_t)weights->first[x];
         const int32_t *weight = weights->of + (size_t)x * (size_t)weights->taps;
@@ -210,19 +209,27 @@ static void mix_rows(const uint8_t *in, uint8_t *out, size_t stride, const int32
 EXPORT int vitlab_resize(const uint8_t *in, int rows, int columns, const float *box, uint8_t *out, int height, int width,
                          int bicubic, int mirrored) {
     const size_t line = 3 * (size_t)columns, plane = ((size_t)width + 7) / 8 * 8, stride = 3 * plane;
+    const size_t room = (line > stride ? line : stride) + 8; /* 8 bytes are read at a time */
     struct weights across = {0}, down = {0};
-    uint8_t *row = calloc(1, (line > stride ? line : stride) + 16), *narrow = NULL;
+    uint8_t *row = calloc(2, room), *narrow = NULL;
     int failed = !row || find_weights(&across, columns, box[0], box[2], width, bicubic) ||
                  find_weights(&down, rows, box[1], box[3], height, bicubic);
     if (!failed && mirrored) mirror(&across, width);
     failed = failed || split_weights(&across, width);
     if (!failed) {
         const int top = down.first[0], bottom = down.first[height - 1] + down.count[height - 1];
-        narrow = calloc((size_t)(bottom - top), stride);
+        narrow = calloc((size_t)(bottom - top) + 1, stride); /* one more for the partner of an odd last row */
         failed = !narrow;
-        for (int y = top; y < bottom && !failed; y++) {
+        for (int y = top; y < bottom && !failed; y += 2) {
+            uint8_t *to = narrow + (size_t)(y - top) * stride;
             memcpy(row, in + (size_t)y * line, line);
-            resize_row(row, narrow + (size_t)(y - top) * stride, plane, width, &across);
+            if (y + 1 < bottom) memcpy(row + room, in + (size_t)(y + 1) * line, line);
+            if (fast()) {
+                resize_rows_avx2(row, row + room, to, to + stride, plane, width, &across);
+            } else {
+                resize_row(row, to, plane, width, &across);
+                resize_row(row + room, to + stride, plane, width, &across);
+            }
         }
         for (int y = 0; y < height && !failed; y++) {
             const int32_t *weight = down.of + (size_t)y * (size_t)down.taps;
