@@ -263,6 +263,21 @@ def test_lists_of_names_over_several_files(tmp_path):
         len(Table(tmp_path))
 
 
+def test_a_long_name_in_lists_of_many_rows_is_in_memory_once(tmp_path):
+    names = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 2000, pa.int32()), pa.array(["x" * 100_000, "y"]))
+    labels = pa.ListArray.from_arrays(pa.array(range(4001), pa.int32()), names)
+    table = pa.table({"image": [b"image"] * 4000, "labels": labels})
+    pq.write_table(table, tmp_path / "x.parquet", store_schema=False, row_group_size=2000)
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    kept = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        assert [len(name) for name in Table(tmp_path / "x.parquet").classes] == [100_000, 1]
+    finally:
+        pa.set_memory_pool(kept)
+    assert pool.max_memory() < 20_000_000
+
+
 def test_vectors_of_class_numbers_may_have_one_length(tmp_path):
     labels = pa.array([[0, 2], [1, 2], [0, 1]], pa.list_(pa.int64(), 2))
     assert Table(write(tmp_path / "x.parquet", labels)).labels.tolist() == [[0, 2], [1, 2], [0, 1]]
