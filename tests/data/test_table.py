@@ -175,6 +175,23 @@ def test_a_bad_row_is_named(tmp_path, line, message):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.csv", "file,label\na,b,c\n", "x.csv:0: has no column 'file_name'; choose .* from file, label$"),
+        ("x.csv", "file_name;label\na;b\n", "x.csv:0: has no column 'file_name'; divide .* by commas: .* semicolons"),
+        ("x.csv", "file_name\tlabel\na\tb\n", "x.csv:0: has no column 'file_name'; divide .* by commas: .* tabs"),
+        ("x.csv", f"file_name,label\na,{'b' * 140_000}\n", "x.csv: cannot be read as csv .field larger"),
+        ("x.jsonl", "[" * 100_000, "x.jsonl: cannot be read as jsonl .maximum recursion"),
+        ("x.jsonl", '{"file_name": "\\ud800", "label": "a"}', "x.jsonl:0: file name .* none that a file can have"),
+    ],
+)
+def test_a_text_that_makes_no_sense_is_refused_in_one_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        len(Table(tmp_path / name))
+
+
+@pytest.mark.parametrize(
     ("labels", "names", "message"),
     [
         ([0, None, 1], ["a", "b"], "x.parquet:1.*no label"),

@@ -116,7 +116,7 @@ def _group(
     splits = list(sources)
     shown = [(splits[s], int(p)) for s, p in zip(split[:_MOST_MEMBERS], place[:_MOST_MEMBERS], strict=True)]
     labels = [(name, np.atleast_1d(sources[name].labels[index])) for name, index in shown]
-    classes = dict.fromkeys(names[s][label] for s, row in labels for label in row if label >= 0)
+    classes = dict.fromkeys(names[s][int(label)] for s, row in labels for label in row if label >= 0)
     keys = tuple(key_of(sources[name], index) for name, index in shown)
     return Group(len(split), keys, tuple(classes), tuple(splits[s] for s in np.unique(split)))
 
