@@ -36,6 +36,13 @@ def test_labels_of_splits_are_compared_by_name(make_source):
     assert [group.classes for group in found.conflicts] == [("a", "c")] and found.counts["leaks"] == 2
 
 
+def test_two_classes_of_one_name_are_two(make_source):
+    source = make_source(images=[b"1", b"1", b"2", b"2"], labels=[0, 1, 1, 1], classes=("crane", "crane"))
+    found = find(train=source)
+    assert found.counts == {"repeats": 1, "conflicts": 1, "leaks": 0}
+    assert [group.classes for group in found.conflicts + found.repeats] == [("crane", "crane (2)"), ("crane (2)",)]
+
+
 def test_several_labels_are_compared_as_a_set(make_source):
     source = make_source(images=[b"1", b"1", b"2", b"2"], labels=[0] * 4)
     source.labels = np.array([[0, 2], [2, 0], [1, -1], [1, 2]])

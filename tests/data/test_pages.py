@@ -1,4 +1,7 @@
 import random
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vitlab.data import pages
+from vitlab.data.pages import Chunk, Page, find_pages, read_page
 from vitlab.data.parquet import ParquetRows, open_parquet
 from vitlab.errors import VitlabError
 
@@ -124,3 +129,86 @@ def test_a_page_that_swells_is_refused_before_it_is_decoded(tmp_path, codec, enc
     monkeypatch.setattr("vitlab.data.parquet.read_page", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(VitlabError, match=r"x\.parquet:1: .*40,0\d\d,\d\d\d"):
         rows.read(1)
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from vitlab.data.parquet import open_parquet
+from vitlab.errors import DataError
+for path in sys.argv[1:]:
+    try:
+        open_parquet([Path(path)], "image", "label")
+        print("opened")
+    except DataError as error:
+        print(error)
+"""
+
+
+def test_a_footer_with_one_wrong_byte_never_ends_the_process(tmp_path):
+    path = tmp_path / "x.parquet"
+    write(path, pa.array([b"image"] * 4), compression="SNAPPY", use_dictionary=False)
+    whole = path.read_bytes()
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    paths = []
+    for place in range(start, len(whole) - 8):
+        if whole[place] in (2, 0x1C, 0x16, 0x15):  # the codec SNAPPY among them, and what fields begin with
+            for value in (whole[place] ^ 0x50, 0x81 if whole[place] == 2 else 0x8C):
+                paths.append(tmp_path / f"{place}-{value}.parquet")
+                paths[-1].write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+    done = subprocess.run([sys.executable, "-c", OPEN, *map(str, paths)], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr[-500:]
+    assert len(lines) == len(paths) and "which does not exist" in done.stdout
+
+
+def test_a_file_with_an_encrypted_column_is_refused(tmp_path):
+    encryption = pytest.importorskip("pyarrow.parquet.encryption")
+
+    class Keys(encryption.KmsClient):
+        def __init__(self, _):
+            super().__init__()
+
+        def wrap_key(self, key, _):
+            return key
+
+    path = tmp_path / "x.parquet"
+    settings = encryption.EncryptionConfiguration(footer_key="f", column_keys={"k": ["image"]}, plaintext_footer=True)
+    properties = encryption.CryptoFactory(Keys).file_encryption_properties(encryption.KmsConnectionConfig(), settings)
+    table = pa.table({"image": [b"image"] * 4, "label": [0, 1] * 2})
+    pq.write_table(table, path, encryption_properties=properties)
+    done = subprocess.run([sys.executable, "-c", OPEN, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert "encrypted" in done.stdout
+
+
+def test_bytes_after_the_last_value_of_a_page_are_left(tmp_path):
+    content = b"".join(struct.pack("<I", len(value)) + value for value in (b"one", b"three")) + bytes(8)
+    (tmp_path / "x").write_bytes(content)
+    chunk = Chunk(tmp_path / "x", 0, "image", 2, 0, len(content), len(content), "UNCOMPRESSED", 0)
+    page = Page(0, 0, 2, 0, len(content), len(content), 0, 0, 1, -1)  # as fastparquet pads it
+    assert [bytes(value) for value in read_page(chunk, page)] == [b"one", b"three"]
+    with pytest.raises(ValueError, match="beyond"):
+        read_page(chunk, page._replace(size=len(content) - 9))
+
+
+def test_a_page_without_its_dictionary_is_an_error_and_no_allocation(tmp_path):
+    path = tmp_path / "x.parquet"
+    rows = write(path, pa.array([b"A" * 9, b"B" * 9] * 20), compression="NONE")
+    chunk = rows._chunks[0]
+    dictionary = Page(*find_pages(chunk)[0].tolist())
+    rest = dictionary.start + dictionary.size - chunk.start
+    rows = ParquetRows([chunk._replace(start=chunk.start + rest, size=chunk.size - rest)])
+    for index in range(4):
+        with pytest.raises(VitlabError, match="cannot be read from"):
+            rows.read(index)
+
+
+def test_a_row_group_decoded_as_a_whole_has_a_bound(tmp_path, monkeypatch):
+    images = pa.array([bytes([row // 16]) * 1000 for row in range(320)])
+    options = {"column_encoding": {"image": "DELTA_BYTE_ARRAY", "label": "PLAIN"}, "use_dictionary": False}
+    rows = write(tmp_path / "x.parquet", images, **options)
+    assert rows.read(319)[0] == bytes([19]) * 1000
+    monkeypatch.setattr(pages, "_MAX_PAGE", 100_000)
+    with pytest.raises(VitlabError, match="row group 0 unpacks to more than 100,000 bytes"):
+        rows_of(tmp_path / "x.parquet").read(0)

@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 
 from tests.data.test_folder import fill
+from vitlab.data.check import check
 from vitlab.data.folder import Folder
 from vitlab.data.survey import Spread, count_classes, survey
+from vitlab.errors import DataError
 
 
 def jpeg(width, height, mode="RGB", orientation=1):
@@ -52,3 +54,17 @@ def test_files_that_cannot_be_read_are_named_and_where_no_header_is_known_there_
 def test_an_example_of_several_classes_counts_for_each():
     labels = np.array([[0, 2], [2, -1], [-1, -1]])
     assert count_classes(labels, ("a", "b", "c")) == {"a": 1, "b": 0, "c": 2}
+
+
+def test_two_classes_of_one_name_are_counted_apart(make_source):
+    source = make_source(7, labels=[0, 1, 1, 2, 3, 3, 3], classes=("crane", "crane", "crane (2)", "crane"))
+    split, _ = survey(source, 0, lambda: None)
+    assert split.counts == {"crane": 1, "crane (3)": 2, "crane (2)": 1, "crane (4)": 3}
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [0, 1 << 40], [-1, 0]])
+def test_a_label_that_is_no_class_is_refused_before_anything_is_read(make_source, labels):
+    source = make_source(2, labels=labels)
+    for look in (lambda: survey(source, 0, lambda: None), lambda: check({"": source})):
+        with pytest.raises(DataError, match="of 3 classes: it is damaged"):
+            look()

@@ -175,6 +175,23 @@ def test_a_bad_row_is_named(tmp_path, line, message):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.csv", "file,label\na,b,c\n", "x.csv:0: has no column 'file_name'; choose .* from file, label$"),
+        ("x.csv", "file_name;label\na;b\n", "x.csv:0: has no column 'file_name'; divide .* by commas: .* semicolons"),
+        ("x.csv", "file_name\tlabel\na\tb\n", "x.csv:0: has no column 'file_name'; divide .* by commas: .* tabs"),
+        ("x.csv", f"file_name,label\na,{'b' * 140_000}\n", "x.csv: cannot be read as csv .field larger"),
+        ("x.jsonl", "[" * 100_000, "x.jsonl: cannot be read as jsonl .maximum recursion"),
+        ("x.jsonl", '{"file_name": "\\ud800", "label": "a"}', "x.jsonl:0: file name .* none that a file can have"),
+    ],
+)
+def test_a_text_that_makes_no_sense_is_refused_in_one_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        len(Table(tmp_path / name))
+
+
+@pytest.mark.parametrize(
     ("labels", "names", "message"),
     [
         ([0, None, 1], ["a", "b"], "x.parquet:1.*no label"),
@@ -261,6 +278,21 @@ def test_lists_of_names_over_several_files(tmp_path):
     write(tmp_path / "3.parquet", ["a"])
     with pytest.raises(DataError, match="labels of another type"):
         len(Table(tmp_path))
+
+
+def test_a_long_name_in_lists_of_many_rows_is_in_memory_once(tmp_path):
+    names = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 2000, pa.int32()), pa.array(["x" * 100_000, "y"]))
+    labels = pa.ListArray.from_arrays(pa.array(range(4001), pa.int32()), names)
+    table = pa.table({"image": [b"image"] * 4000, "labels": labels})
+    pq.write_table(table, tmp_path / "x.parquet", store_schema=False, row_group_size=2000)
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    kept = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        assert [len(name) for name in Table(tmp_path / "x.parquet").classes] == [100_000, 1]
+    finally:
+        pa.set_memory_pool(kept)
+    assert pool.max_memory() < 20_000_000
 
 
 def test_vectors_of_class_numbers_may_have_one_length(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 
 from vitlab.data.duplicates import DIGEST_BYTES, Digests, Duplicates, digest_of, find_duplicates
 from vitlab.data.image import decode
+from vitlab.data.labels import check_range
 from vitlab.data.limits import LIMITS, Limits
 from vitlab.data.scan import PATIENCE, scan
 from vitlab.data.source import Example, Source
@@ -61,7 +62,12 @@ def check(
     order, with its error where it has one.
 
     What two images of the same content mean is in `Duplicates`; images that cannot be decoded are not compared.
+
+    Raises:
+        DataError: a label is the number of no class.
     """
+    for source in sources.values():
+        check_range(source.labels, source.classes, str(source))
     digests: dict[str, Digests] = {}
     bad: dict[str, list[ImageError]] = {}
     for split, source in sources.items():

@@ -1,13 +1,14 @@
 """Duplicates: examples of the same content, told by the SHA-256 of their bytes; 32 bytes of memory an example."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitlab.data.labels import distinct
 from vitlab.data.scan import key_of
 from vitlab.data.source import Example, Source
 
@@ -89,13 +90,13 @@ def find_duplicates(sources: Mapping[str, Source], digests: Mapping[str, Digests
     leak = several & _vary(split[order], starts)
     repeat = several & ~conflict & ~leak
 
+    names = {name: distinct(source.classes) for name, source in sources.items()}
+
     def name(chosen: NDArray[np.bool_]) -> tuple[Group, ...]:
         found = np.flatnonzero(chosen)
         found = found[np.argsort(order[starts[found]])]  # by the first of each
         groups = (order[starts[group] : starts[group] + counts[group]] for group in found)
-        return tuple(
-            _group(sources, splits, split[members], place[members]) for members in islice(groups, _MOST_GROUPS)
-        )
+        return tuple(_group(sources, names, split[members], place[members]) for members in islice(groups, _MOST_GROUPS))
 
     return Duplicates(
         name(repeat),
@@ -107,12 +108,16 @@ def find_duplicates(sources: Mapping[str, Source], digests: Mapping[str, Digests
 
 
 def _group(
-    sources: Mapping[str, Source], splits: list[str], split: NDArray[np.int64], place: NDArray[np.int64]
+    sources: Mapping[str, Source],
+    names: Mapping[str, Sequence[str]],
+    split: NDArray[np.int64],
+    place: NDArray[np.int64],
 ) -> Group:
-    shown = [(sources[splits[s]], int(p)) for s, p in zip(split[:_MOST_MEMBERS], place[:_MOST_MEMBERS], strict=True)]
-    labels = [(source, np.atleast_1d(source.labels[index])) for source, index in shown]
-    classes = dict.fromkeys(source.classes[label] for source, row in labels for label in row if label >= 0)
-    keys = tuple(key_of(source, index) for source, index in shown)
+    splits = list(sources)
+    shown = [(splits[s], int(p)) for s, p in zip(split[:_MOST_MEMBERS], place[:_MOST_MEMBERS], strict=True)]
+    labels = [(name, np.atleast_1d(sources[name].labels[index])) for name, index in shown]
+    classes = dict.fromkeys(names[s][int(label)] for s, row in labels for label in row if label >= 0)
+    keys = tuple(key_of(sources[name], index) for name, index in shown)
     return Group(len(split), keys, tuple(classes), tuple(splits[s] for s in np.unique(split)))
 
 
@@ -128,7 +133,9 @@ def _label_codes(sources: Mapping[str, Source]) -> NDArray[np.int64]:
     numbers: dict[str, int] = {}
     rows: list[NDArray[np.int64]] = []
     for source in sources.values():
-        mapping = np.array([numbers.setdefault(name, len(numbers)) for name in source.classes] + [-1], np.int64)
+        mapping = np.array(
+            [numbers.setdefault(name, len(numbers)) for name in distinct(source.classes)] + [-1], np.int64
+        )
         labels = source.labels
         rows.append(mapping[labels if labels.ndim == 2 else labels[:, None]])  # −1, no further label, stays −1
     widest = max(row.shape[1] for row in rows)

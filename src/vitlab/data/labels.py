@@ -4,11 +4,14 @@ A row of [n, m] holds the indices of the image's classes in ascending order, pad
 least 1. An image without labels, a row of -1 alone, shows none of the classes. Nothing else says which of the two a data set has.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vitlab.errors import DataError
 
 NONE = -1
 """What pads a row of labels."""
@@ -25,6 +28,31 @@ Probabilities = Literal["softmax", "sigmoid"]
 def is_multi_label(labels: Labels) -> bool:
     """Return whether an image may have several labels, or none."""
     return labels.ndim == 2
+
+
+def distinct(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return class names with those that occurred before numbered: ImageNet's second "crane" becomes "crane (2)"."""
+    taken, seen, names = set(classes), Counter[str](), list[str]()
+    for name in classes:
+        seen[name] += 1
+        shown = name
+        while seen[name] > 1 and (shown := f"{name} ({seen[name]})") in taken:
+            seen[name] += 1
+        taken.add(shown)
+        names.append(shown)
+    return tuple(names)
+
+
+def check_range(labels: Labels, classes: Sequence[str], where: str) -> None:
+    """Refuse the labels of the data set `where` if one is the number of no class.
+
+    Raises:
+        DataError: one is.
+    """
+    least, most = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if least < (NONE if is_multi_label(labels) else 0) or most >= len(classes):
+        what = f"has the label {most if most >= len(classes) else least}, of {len(classes):,} classes: it is damaged"
+        raise DataError(where, what, "make or fetch it again")
 
 
 def label_at(labels: Labels, index: int) -> Label:

@@ -17,12 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from vitlab.data.thrift import read_struct, varint
+
 _parquet: Any = pyarrow.parquet  # the stubs of pyarrow are incomplete
 _types: Any = pa.types
 _codec: Any = pa.Codec
 _file: Any = pa.OSFile
 
-CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "ZSTD")
+CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "ZSTD", "LZ4_RAW")
 ENCODINGS = frozenset({"PLAIN", "RLE", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "BIT_PACKED"})
 
 DAMAGE = (OSError, ValueError, TypeError, LookupError, OverflowError, struct.error, pa.ArrowException)
@@ -32,6 +34,7 @@ _PLAIN, _DICTIONARIES, _RLE = 0, (2, 8), 3  # encodings
 _DATA, _DATA_V2, DICTIONARY, _WHOLE = 0, 3, 2, -1  # kinds of pages; the last is a row group that pyarrow decodes
 _MAX_HEADER = 1 << 20  # bytes; statistics may be in it
 _MAX_PAGE = 1 << 30  # bytes; no image file has more
+_BATCH = 64  # values that pyarrow decodes at a time
 _MAX_RATIO, _SMALL = (
     1000,
     1 << 20,
@@ -141,13 +144,22 @@ def read_page(chunk: Chunk, page: Page) -> list[Value]:
 
 
 def _whole(chunk: Chunk) -> list[Value]:
-    """Return the values of a row group, decoded by pyarrow."""
+    """Return the values of a row group, decoded by pyarrow a few at a time.
+
+    A value stored once may be there a million times: no batch, whose values are at most as long as the row group, takes more
+    than a page may have, grown by doubling, and neither do all together.
+    """
+    values: list[Value] = []
+    size, few = 0, max(1, min(_BATCH, _MAX_PAGE // (4 * max(1, chunk.full_size))))
     with _parquet.ParquetFile(chunk.file) as reader:
         # A thread of pyarrow would not survive the fork of a worker process, so none is used.
-        column = reader.read_row_group(chunk.group, columns=[chunk.column], use_threads=False).column(0)
-    if _types.is_struct(column.type):
-        column = column.combine_chunks().field(0)
-    values: list[Value] = [value if value is None else memoryview(value) for value in column.to_pylist()]
+        for batch in reader.iter_batches(few, [chunk.group], [chunk.column], use_threads=False):
+            column = batch.column(0)
+            column = column.field(0) if _types.is_struct(column.type) else column
+            values += [value if value is None else memoryview(value) for value in column.to_pylist()]
+            size += column.nbytes
+            if size > _MAX_PAGE:
+                raise ValueError(f"row group {chunk.group} unpacks to more than {_MAX_PAGE:,} bytes")
     if len(values) != chunk.rows:
         raise ValueError(f"row group {chunk.group} holds {len(values):,} rows, not {chunk.rows:,}")
     return values
@@ -188,13 +200,13 @@ def _content(chunk: Chunk, page: Page) -> tuple[memoryview, memoryview]:
     if chunk.codec == "UNCOMPRESSED" or not page.compressed or not body:
         return body, levels
     size = page.full_size - raw
-    if chunk.codec == "SNAPPY" and _varint(body, 0)[0] != size:
+    if chunk.codec == "SNAPPY" and varint(body, 0)[0] != size:
         raise ValueError("a page holds another number of bytes than it claims")
     return memoryview(_codec(chunk.codec.lower()).decompress(body, decompressed_size=size)).cast("B"), levels
 
 
 def _plain(content: memoryview, count: int) -> list[Value]:
-    """Return `count` byte strings, each after its length; they must fill `content`, of which none is copied."""
+    """Return `count` byte strings, each after its length; nothing is copied, and what follows is left (fastparquet pads)."""
     length_at = struct.Struct("<I").unpack_from
     values: list[Value] = []
     position = 0
@@ -202,8 +214,8 @@ def _plain(content: memoryview, count: int) -> list[Value]:
         end = position + 4 + length_at(content, position)[0]
         values.append(content[position + 4 : end])
         position = end
-    if position != len(content):
-        raise ValueError("the values of a page do not fill it")
+    if position > len(content):
+        raise ValueError("the values of a page end beyond it")
     return values
 
 
@@ -214,7 +226,7 @@ def _hybrid(data: memoryview, width: int, count: int) -> NDArray[np.int64]:
     values = np.zeros(count, np.int64)
     done, position = 0, 0
     while done < count:
-        header, position = _varint(data, position)
+        header, position = varint(data, position)
         if header & 1:
             size = (header >> 1) * width
             packed = np.frombuffer(data[position : position + min(size, 4 * (count - done + 8))], np.uint8)
@@ -232,9 +244,6 @@ def _hybrid(data: memoryview, width: int, count: int) -> NDArray[np.int64]:
     return values
 
 
-# The compact protocol of Thrift, in which headers are written: structs of numbered fields.
-
-
 def _header(file: Any, position: int, limit: int) -> tuple[dict[int, Any], int]:
     """Return the header at `position` as field numbers to values, and its length; it has at most `limit` bytes."""
     size = 256
@@ -242,69 +251,8 @@ def _header(file: Any, position: int, limit: int) -> tuple[dict[int, Any], int]:
         file.seek(position)
         data = file.read(min(size, limit))
         try:
-            return _struct(data, 0, 0)
+            return read_struct(data)
         except IndexError:
             if size >= limit or len(data) < size:
                 raise ValueError("a page header is cut short") from None
             size *= 16
-
-
-def _struct(data: bytes, position: int, depth: int) -> tuple[dict[int, Any], int]:
-    if depth > 8:
-        raise ValueError("a page header is nested too deep")
-    fields: dict[int, Any] = {}
-    number = 0
-    while True:
-        head = data[position]
-        position += 1
-        if head == 0:
-            return fields, position
-        if head >> 4:
-            number += head >> 4
-        else:
-            number, position = _zigzag(data, position)
-        fields[number], position = _value(data, position, head & 15, depth)
-
-
-def _value(data: bytes, position: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in (1, 2):  # true, false
-        return kind == 1, position
-    if kind == 3:  # a byte
-        return data[position], position + 1
-    if kind in (4, 5, 6):  # integers
-        return _zigzag(data, position)
-    if kind == 7:  # a double, which no header has
-        return None, position + 8
-    if kind == 8:  # bytes, of the statistics
-        length, position = _varint(data, position)
-        if position + length > len(data):
-            raise IndexError
-        return None, position + length
-    if kind in (9, 10):  # a list or set, which no header has
-        head = data[position]
-        count, position = (head >> 4, position + 1) if head >> 4 != 15 else _varint(data, position + 1)
-        for _ in range(count):
-            start = position
-            _, position = _value(data, position, head & 15, depth + 1)
-            position = max(position, start + 1)  # a truth value in a list has a byte of its own
-        return None, position
-    if kind == 12:
-        return _struct(data, position, depth + 1)
-    raise ValueError(f"a page header has a field of unknown kind {kind}")
-
-
-def _varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 64:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
-    raise ValueError("a number has too many bytes")
-
-
-def _zigzag(data: bytes, position: int) -> tuple[int, int]:
-    value, position = _varint(data, position)
-    return (value >> 1) ^ -(value & 1), position

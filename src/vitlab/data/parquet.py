@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from vitlab.data.column import SEVERAL, from_arrow, names_in
-from vitlab.data.pages import CODECS, DAMAGE, ENCODINGS, Chunk, Page, Pages, Value, find_pages, read_page
+from vitlab.data.footer import find_chunks
+from vitlab.data.pages import DAMAGE, DICTIONARY, Chunk, Page, Pages, Value, find_pages, read_page
 from vitlab.data.path import printable, read_beside
 from vitlab.data.schema import Opened, check_columns, check_images, first_of, reading
 from vitlab.errors import DataError, ImageError
@@ -24,7 +25,7 @@ _types: Any = pa.types
 CACHE_BYTES = 512 << 20
 """Of decoded pages that a process keeps."""
 _VALUE_BYTES = 200  # that Python adds to each
-_FIRST = Page._fields.index("first")
+_FIRST, _KIND = Page._fields.index("first"), Page._fields.index("kind")
 _MAX_ROWS_PER_BYTE, _FEW_ROWS = 8, 1 << 20  # a label has a bit at least
 _SLOW = 32  # times an image's size is what a page may have
 _THREADS = 8  # that open files: on a network they wait for its answers
@@ -51,35 +52,29 @@ def _open(file: Path, image_column: str, label_column: str) -> Opened:
     if metadata.num_rows > max(_FEW_ROWS, size * _MAX_ROWS_PER_BYTE):
         raise DataError(file, f"claims to hold {metadata.num_rows:,} rows in {size:,} bytes", "fetch it again")
     # Names in a dictionary stay there: a name of a megabyte that a million rows have would be a terabyte.
-    names = [label] if _is_text(schema.field(label).type) else None
+    paths = (metadata.schema.column(place).path for place in range(metadata.num_columns))
+    names = [path for path in paths if path.split(".")[0] == label] if _is_text(schema.field(label).type) else None
     with reading(file):
-        images = _chunks(file, metadata, f"{image_column}.bytes" if nested else image_column)
+        images = find_chunks(file, metadata.schema, f"{image_column}.bytes" if nested else image_column)
         with _parquet.ParquetFile(file, metadata=metadata, read_dictionary=names, memory_map=True) as reader:
-            # A thread of pyarrow would not survive the fork of a worker process, so none is used.
-            labels = reader.read(columns=[label], use_threads=False).column(0)
+            labels = _read_labels(reader, label)
     if len(labels) != sum(chunk.rows for chunk in images):
         raise DataError(file, f"holds {len(labels):,} labels, and another number of images", "fetch it again")
     with reading(file):
         return Opened(file, images, from_arrow(labels, file, label), names_in(schema.metadata, label))
 
 
+def _read_labels(reader: Any, column: str) -> Any:
+    """Return a column, read one row group at a time: pyarrow has no lists of names from more than one dictionary."""
+    # A thread of pyarrow would not survive the fork of a worker process, so none is used.
+    groups = range(reader.metadata.num_row_groups)
+    parts = [reader.read_row_group(group, columns=[column], use_threads=False) for group in groups]
+    return pa.concat_tables(parts or [reader.read(columns=[column], use_threads=False)]).column(0)
+
+
 def _is_text(kind: Any) -> bool:
+    kind = kind.value_type if _types.is_list(kind) or _types.is_large_list(kind) else kind
     return _types.is_string(kind) or _types.is_large_string(kind)
-
-
-def _chunks(file: Path, metadata: Any, column: str) -> list[Chunk]:
-    """Return where the values of `column` are in each row group of `file`."""
-    place = [metadata.schema.column(place).path for place in range(metadata.num_columns)].index(column)
-    levels = metadata.schema.column(place).max_definition_level
-    chunks: list[Chunk] = []
-    for group in range(metadata.num_row_groups):
-        found = metadata.row_group(group).column(place)
-        start = min((at for at in (found.dictionary_page_offset, found.data_page_offset) if at), default=0)
-        known = found.compression in CODECS and ENCODINGS.issuperset(found.encodings)
-        stored = (start, found.total_compressed_size, found.total_uncompressed_size)
-        codec = found.compression if known else ""
-        chunks.append(Chunk(file, group, column, metadata.row_group(group).num_rows, *stored, codec, levels))
-    return chunks
 
 
 class ParquetRows:
@@ -162,7 +157,7 @@ class ParquetRows:
             with _parquet.ParquetFile(file) as reader:
                 names = reader.schema_arrow.field(column).type
                 stored = names.get_field_index("path") >= 0
-                self._paths[file] = _chunks(file, reader.metadata, f"{column}.path") if stored else []
+                self._paths[file] = find_chunks(file, reader.metadata.schema, f"{column}.path") if stored else []
         found = self._paths[file]
         return self._value(group, found[self._chunks[group].group], row) if found else None
 
@@ -175,8 +170,9 @@ class ParquetRows:
         )  # after a dictionary, whose first row is 0
         value = self._page(group, chunk, pages, place)[row - int(pages[place, _FIRST])]
         if isinstance(value, int):
-            value = self._page(group, chunk, pages, 0)[value]
-        return None if value is None else bytes(value)
+            dictionary = self._page(group, chunk, pages, 0) if pages[0, _KIND] == DICTIONARY else []
+            value = dictionary[value]
+        return bytes(value) if isinstance(value, memoryview) else None
 
     def _page(self, group: int, chunk: Chunk, pages: Pages, place: int) -> list[Value]:
         """Return the values of a page; of those kept, the ones used longest ago make room."""
@@ -184,11 +180,13 @@ class ParquetRows:
         kept = self._cache.pop(name, None)
         if kept is None:
             page = Page(*pages[place].tolist())
-            size = page.full_size + _VALUE_BYTES * page.rows
+            values = read_page(chunk, page)
+            held = sum(len(value) for value in values if isinstance(value, memoryview))
+            size = max(page.full_size, held) + _VALUE_BYTES * page.rows
             self._cached += size
             while self._cache and self._cached > CACHE_BYTES:
                 self._cached -= self._cache.pop(next(iter(self._cache)))[0]
-            kept = size, read_page(chunk, page)
+            kept = size, values
         self._cache[name] = kept
         return kept[1]
 

@@ -171,13 +171,17 @@ def inside(name: object, row: str) -> str:
     """Return `name`, of an image in a table, if it is a path that stays inside the folder it is relative to.
 
     Raises:
-        DataError: it leads out of that folder, or is none; `row` names where it stands.
+        DataError: it leads out of that folder, or is no file's; `row` names where it stands.
     """
     if not isinstance(name, str) or not name.strip():
         raise DataError(row, "holds no file name in this row", "add it, or remove the row")
     if re.match(r"[\\/]|[A-Za-z]:", name) or ".." in re.split(r"[\\/]", name) or "\0" in name:
         what = f"file name {name!r} leads out of the table's folder"
         raise DataError(row, what, "move the image into that folder, and name it relative to it")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise DataError(row, f"file name {name!r} is none that a file can have", "correct it") from None
     return name
 
 

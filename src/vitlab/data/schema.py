@@ -13,6 +13,7 @@ from vitlab.data.column import Column
 from vitlab.errors import DataError
 
 _types: Any = pa.types
+_DELIMITERS = {";": "semicolons", "\t": "tabs"}  # that spreadsheets write into CSV
 
 
 class Opened(NamedTuple):
@@ -24,7 +25,7 @@ class Opened(NamedTuple):
     names: tuple[str, ...] | None
 
 
-def first_of(names: Collection[str], *wanted: str) -> str:
+def first_of(names: Collection[str | None], *wanted: str) -> str:
     """Return the first of `wanted` that is among the columns `names`, else the last but one: the one to ask for."""
     return next((name for name in wanted if name in names), wanted[-2])
 
@@ -34,6 +35,9 @@ def check_columns(where: Path | str, names: Sequence[str], *wanted: str) -> None
     for name in wanted:
         if name not in names:
             remedy = f"choose image_column and label_column from {', '.join(names)}"
+            between = {char: called for char, called in _DELIMITERS.items() if len(names) == 1 and char in names[0]}
+            if between:
+                remedy = f"divide its columns by commas: it seems to have {' and '.join(between.values())} between them"
             raise DataError(where, f"has no column '{name}'", remedy)
 
 
@@ -84,7 +88,7 @@ def reading(file: Path) -> Generator[None, None, None]:
     """Turn what libraries raise while `file` is read into one line that names it."""
     try:
         yield
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+    except (OSError, ValueError, csv.Error, RecursionError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         what = f"cannot be read as {file.suffix[1:]} ({reason})"
         raise DataError(file, what, "check its format, or fetch it again") from None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vitlab.data.duplicates import DIGEST_BYTES, Digests, digest_of
 from vitlab.data.folder import Folder
 from vitlab.data.header import Header, read_header
+from vitlab.data.labels import check_range, distinct
 from vitlab.data.scan import key_of, scan
 from vitlab.data.source import Example, Source
 from vitlab.errors import ImageError
@@ -69,7 +70,12 @@ class _Look(NamedTuple):
 
 
 def survey(source: Source, workers: int, seen: Callable[[], None]) -> tuple[Split, Digests]:
-    """Return what `source` holds and the digest of every example; it is read once, by `workers` processes."""
+    """Return what `source` holds and the digest of every example; it is read once, by `workers` processes.
+
+    Raises:
+        DataError: a label is the number of no class.
+    """
+    check_range(source.labels, source.classes, str(source))
     count = len(source)
     digests = np.zeros((count, DIGEST_BYTES), np.uint8)
     width, height = np.zeros(count, np.int32), np.zeros(count, np.int32)
@@ -105,9 +111,9 @@ def survey(source: Source, workers: int, seen: Callable[[], None]) -> tuple[Spli
 
 
 def count_classes(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:
-    """Return the examples of every class; one of several labels counts for each of them."""
+    """Return the examples of every class, names that repeat numbered; one of several labels counts for each of them."""
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
-    return {name: int(count) for name, count in zip(classes, counts, strict=True)}
+    return {name: int(count) for name, count in zip(distinct(classes), counts, strict=True)}
 
 
 def _look(example: Example) -> _Look:

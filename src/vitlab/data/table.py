@@ -217,7 +217,7 @@ class _FileNames:
                 row = f"{file}:{number}"
                 image = first_of(values, table.image_column, "file_name", "path")
                 label = first_of(values, table.label_column, SEVERAL)
-                check_columns(row, list(values), image, label)
+                check_columns(row, [name for name in values if name is not None], image, label)
                 self._names.append((file.parent / inside(values[image], row)).relative_to(self._root).as_posix())
                 cell = values[label]
                 if file.suffix.lower() == ".csv":
@@ -230,7 +230,8 @@ class _FileNames:
         return read_file(self._root / self._names[index]), printable(self._names[index])
 
 
-def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
+def _rows(file: Path) -> Iterator[Mapping[str | None, Any]]:
+    """Yield the rows of a CSV or JSONL file; under None are the cells that are beyond the columns of CSV."""
     with reading(file), file.open(encoding="utf-8-sig", newline="") as lines:
         if file.suffix.lower() == ".csv":
             yield from csv.DictReader(lines)
@@ -241,4 +242,4 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
             values = json.loads(line)
             if not isinstance(values, dict):
                 raise DataError(f"{file}:{number}", "holds no JSON object in this line", "write {...} on every line")
-            yield cast(dict[str, Any], values)
+            yield cast(dict[str | None, Any], values)

@@ -150,6 +150,17 @@ def test_dsprites_of_another_shape_are_refused(tmp_path):
         opened("dsprites", tmp_path / "d")
 
 
+@pytest.mark.parametrize("kind", ["empty", "zip", "cut zip"])
+def test_dsprites_that_are_no_array_are_refused(tmp_path, kind):
+    standins.dsprites(tmp_path / "d")
+    path = tmp_path / "d/imgs.npy"
+    np.savez(tmp_path / "x.npz", a=np.zeros(9))
+    content = (tmp_path / "x.npz").read_bytes()
+    path.write_bytes({"empty": b"", "zip": content, "cut zip": content[:50]}[kind])
+    with pytest.raises(DataError, match=r"imgs.npy: cannot be read"):
+        opened("dsprites", tmp_path / "d")
+
+
 def test_dmlab_is_read_from_its_record_files(tmp_path):
     standins.dmlab(tmp_path / "d")
     train = opened("dmlab", tmp_path / "d")
@@ -188,6 +199,15 @@ def test_patch_camelyon_is_read_from_hdf5(tmp_path):
     assert np.array_equal(val.fetch(3), images[3])
     with pytest.raises(DataError, match=r"split_train_x.h5: is not there"):
         opened("camelyon", tmp_path, "train")
+
+
+def test_a_group_where_patch_camelyon_has_an_array_is_refused(tmp_path):
+    camelyon(tmp_path)
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "camelyonpatch_level_2_split_valid_x.h5", "w") as file:
+        file.create_group("x")
+    with pytest.raises(DataError, match=r"valid_x.h5: holds no array 'x'"):
+        opened("camelyon", tmp_path, "val")
 
 
 def test_without_h5py_patch_camelyon_says_what_to_install(tmp_path, monkeypatch):

@@ -125,8 +125,13 @@ def test_objectnet_with_other_mappings_than_published_is_refused(tmp_path):
     (mappings / "objectnet_to_imagenet_1k.json").write_text('{"Banana": "no such fruit"}')
     with pytest.raises(DataError, match="does not say what 'Banana' is"):
         objectnet(tmp_path)
-    (mappings / "folder_to_objectnet_label.json").write_text("[]")
-    with pytest.raises(DataError, match="is no mapping in JSON"):
+    for name in ("folder_to_objectnet_label.json", "pytorch_to_imagenet_2012_id.json"):
+        for text in ("[]", '{"1": ["a", "list"]}'):
+            (mappings / name).write_text(text)
+            with pytest.raises(DataError, match=f"{name}: is no mapping in JSON"):
+                objectnet(tmp_path)
+        (mappings / name).write_text('{"no number": 3}')
+    with pytest.raises(DataError, match="'no number' where a number belongs"):
         objectnet(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """MATLAB files: read as another library wrote them, and refused when damaged."""
 
 import base64
+import struct
 import zlib
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_arrays_come_back_as_they_were_written(tmp_path, compressed):
         "empty": np.zeros((0, 1), np.uint16),
     }
     standins.mat(tmp_path / "a.mat", compressed, **arrays)
-    found = read_mat(tmp_path / "a.mat")
+    found = read_mat(tmp_path / "a.mat", arrays)
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype and np.array_equal(found[name], array), name
@@ -42,7 +43,7 @@ def test_arrays_come_back_as_they_were_written(tmp_path, compressed):
 
 def test_a_file_of_scipys_is_read_and_what_is_not_numbers_left_out(tmp_path):
     (tmp_path / "a.mat").write_bytes(zlib.decompress(base64.b64decode(SCIPY)))
-    found = read_mat(tmp_path / "a.mat")
+    found = read_mat(tmp_path / "a.mat", {"labels", "ids", "x", "deep", "text", "cell", "struct"})
     assert found.keys() == {"labels", "ids", "x", "deep"}
     assert found["labels"].tolist() == [[1, 2, 3]] and found["ids"].tolist() == [[7], [300]]
     assert np.array_equal(found["x"], np.eye(2)) and found["x"].dtype == np.float64
@@ -57,7 +58,7 @@ def test_a_damaged_file_is_refused_or_read_but_never_a_traceback(tmp_path_factor
     data[place % len(data)] = byte
     path.write_bytes(data[: 128 + cut])
     try:
-        read_mat(path)
+        read_mat(path, "Xy")
     except DataError as error:
         assert str(path) in str(error)
 
@@ -67,16 +68,39 @@ def test_a_bomb_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
     standins.mat(tmp_path / "a.mat", X=np.zeros((1000, 1000), np.uint8))
     assert (tmp_path / "a.mat").stat().st_size < 100_000
     with pytest.raises(DataError, match="unpacks to too much"):
-        read_mat(tmp_path / "a.mat")
+        read_mat(tmp_path / "a.mat", "X")
     standins.mat(tmp_path / "a.mat", compressed=False, X=np.zeros((1000, 1000), np.uint8))
     with pytest.raises(DataError, match="has more than 100,000 bytes"):
-        read_mat(tmp_path / "a.mat")
+        read_mat(tmp_path / "a.mat", "X")
+
+
+def test_all_arrays_of_a_file_share_one_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(matlab, "_SMALL", 100_000)
+    arrays = {f"a{number}": np.zeros((30, 1000), np.uint8) for number in range(4)}
+    standins.mat(tmp_path / "a.mat", **arrays)
+    with pytest.raises(DataError, match="unpacks to too much"):
+        read_mat(tmp_path / "a.mat", "X")
+
+
+def test_an_array_that_is_made_wider_has_a_bound_and_is_left_alone_where_it_is_not_wanted(tmp_path, monkeypatch):
+    monkeypatch.setattr(matlab, "_SMALL", 100_000)
+    name, array = b"x", np.zeros(50_000, np.uint8)  # a double, stored as bytes, as MATLAB does
+    tag = struct.pack
+    body = tag("<IIII", 6, 8, 6, 0) + tag("<IIii", 5, 8, 1, len(array)) + tag("<II8s", 1, 1, name)
+    body += tag("<II", 2, len(array)) + array.tobytes()
+    packed = zlib.compress(tag("<II", 14, len(body)) + body)
+    (tmp_path / "a.mat").write_bytes(b"MATLAB".ljust(124) + b"\x00\x01IM" + tag("<II", 15, len(packed)) + packed)
+    assert read_mat(tmp_path / "a.mat", {"other"}) == {}
+    with pytest.raises(DataError, match="it unpacks to too much"):
+        read_mat(tmp_path / "a.mat", {"x"})
+    monkeypatch.setattr(matlab, "_SMALL", 500_000)
+    assert read_mat(tmp_path / "a.mat", {"x"})["x"].shape == (1, 50_000)
 
 
 @pytest.mark.parametrize("data", [b"", b"MATLAB 7.3".ljust(600), bytes(200)])
 def test_what_is_no_matlab_5_file_is_refused(tmp_path, data):
     (tmp_path / "a.mat").write_bytes(data)
     with pytest.raises(DataError, match="no MATLAB 5 file"):
-        read_mat(tmp_path / "a.mat")
+        read_mat(tmp_path / "a.mat", "X")
     with pytest.raises(DataError, match="is not there"):
-        read_mat(tmp_path / "b.mat")
+        read_mat(tmp_path / "b.mat", "X")

@@ -72,7 +72,7 @@ class Svhn(Settings):
             DataError: the file is not there, or holds something else.
         """
         where = root / self.files[split]
-        arrays = read_mat(where)
+        arrays = read_mat(where, ("X", "y"))
         images, digits = arrays.get("X"), arrays.get("y")
         if images is None or digits is None or images.dtype != np.uint8 or images.shape[:3] != (32, 32, 3):
             raise DataError(where, "does not hold X [32, 32, 3, n] and y", "fetch it again")
@@ -251,10 +251,13 @@ def _norb_matrix(path: Path) -> NDArray[Any]:
 
 def _npy(path: Path) -> NDArray[Any]:
     try:
+        with path.open("rb") as file:
+            if file.read(6) != b"\x93NUMPY":
+                raise ValueError("it is no array of NumPy")
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise missing(path, error) from None
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise DataError(path, f"cannot be read ({error})", "fetch it again") from None
 
 
@@ -271,7 +274,10 @@ def _hdf5_in(path: Path, name: str, process: int) -> Any:
     except ImportError:
         raise DataError(path, "needs h5py to be read", "run `pip install 'vitlab[hdf5]'`") from None
     try:
-        return open_file(path, "r")[name]
+        found = open_file(path, "r")[name]
+        if not hasattr(found, "dtype"):
+            raise KeyError("it is a group")
+        return found
     except FileNotFoundError as error:
         raise missing(path, error) from None
     except (OSError, KeyError) as error:

@@ -135,10 +135,16 @@ class LabelTables(Settings):
             DataError: a table is not there or lacks a column.
         """
         where = root / self.tables[split]
-        rows = list(csv.DictReader(read_text(where).splitlines()))
         wanted = {"image", "level"} | ({"Usage"} if split in self.usage else set())
+        try:
+            rows = list(csv.DictReader(read_text(where).splitlines()))
+        except csv.Error as error:
+            raise DataError(where, f"is damaged ({error})", "fetch it again") from None
         if rows and not wanted <= rows[0].keys():
             raise DataError(where, f"lacks one of the columns {', '.join(sorted(wanted))}", "fetch it again")
+        short = next((number for number, row in enumerate(rows, 1) if any(row[name] is None for name in wanted)), None)
+        if short is not None:
+            raise DataError(where, f"is cut short in row {short:,}", "fetch it again")
         rows = [row for row in rows if split not in self.usage or row["Usage"] == self.usage[split]]
         labels = np.array([whole_number(row["level"], where) for row in rows], np.int64)
         paths = [inside(self.images[split].format(row["image"]), where) for row in rows]

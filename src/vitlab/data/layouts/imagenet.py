@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vitlab.config import Settings
 from vitlab.data.folder import Folder, find_images
 from vitlab.data.image import decode
-from vitlab.data.layouts.examples import Examples, imagenet_synsets, inside, packaged_lines, read_text
+from vitlab.data.layouts.examples import Examples, imagenet_synsets, inside, packaged_lines, read_text, whole_number
 from vitlab.data.path import read_file
 from vitlab.data.source import Pixels
 from vitlab.errors import DataError
@@ -131,7 +131,7 @@ def objectnet_classes(mappings: Path) -> dict[str, list[int]]:
     """
     folders = {label: folder for folder, label in _mapping(mappings / "folder_to_objectnet_label.json").items()}
     ours = _mapping(mappings / "pytorch_to_imagenet_2012_id.json")
-    by_line = {line: int(number) for number, line in ours.items()}
+    by_line = {line: whole_number(number, mappings) for number, line in ours.items()}
     text = read_text(mappings / "imagenet_to_label_2012_v2")
     words = {line.strip(): by_line.get(place, -1) for place, line in enumerate(text.splitlines())}
     classes: dict[str, list[int]] = {}
@@ -148,9 +148,10 @@ def _mapping(path: Path) -> dict[str, Any]:
         content = json.loads(read_text(path))
     except (ValueError, RecursionError):
         content = None
-    if not isinstance(content, dict):
+    mapping = cast(dict[str, Any], content if isinstance(content, dict) else {"": None})
+    if not all(isinstance(value, str | int) for value in mapping.values()):
         raise DataError(path, "is no mapping in JSON", "fetch it again")
-    return cast(dict[str, Any], content)
+    return mapping
 
 
 def _without_border(path: Path) -> Pixels:

@@ -6,7 +6,7 @@ compressed by zlib.
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ MAX_BYTES = 1 << 30
 _STORED = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _MATRIX, _COMPRESSED = 14, 15
+_MAX_RATIO, _SMALL = 30, 1 << 26  # of all that is unpacked to the file; labels alone are a hundred times smaller there
 
 
-def read_mat(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the numeric arrays of a MATLAB file by name, in MATLAB's shapes; cells, structures and text are left out.
+def read_mat(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
+    """Return those of the arrays `wanted` that a MATLAB file has, in MATLAB's shapes; cells, structures and text are left out.
 
     Raises:
         DataError: the file is not there, too large, of another version, or damaged.
@@ -38,7 +39,8 @@ def read_mat(path: Path) -> dict[str, NDArray[Any]]:
     if len(data) < 128 or bytes(data[124:128]) != b"\x00\x01IM":
         raise DataError(path, "is no MATLAB 5 file (little-endian)", "fetch it again")
     try:
-        return dict(_arrays(data[128:]))
+        room = min(max(_SMALL, _MAX_RATIO * len(data)), 2 * MAX_BYTES)
+        return _Reader(wanted, room).arrays(data[128:])
     except (struct.error, zlib.error, ValueError, IndexError) as error:
         raise DataError(path, f"is damaged ({error})", "fetch it again") from None
 
@@ -59,24 +61,43 @@ def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         position = end
 
 
-def _arrays(data: memoryview, *, inner: bool = False) -> Iterator[tuple[str, NDArray[Any]]]:
-    for kind, content in _elements(data):
-        if kind == _COMPRESSED and not inner:
-            inflate = zlib.decompressobj()
-            inflated = inflate.decompress(content, MAX_BYTES)
-            if not inflate.eof:
-                raise ValueError("an element is cut short, or unpacks to too much")
-            yield from _arrays(memoryview(inflated), inner=True)
-        elif kind == _MATRIX:
-            flags, shape, name, *rest = [part for _, part in zip(range(4), _elements(content), strict=False)]
-            number = struct.unpack_from("<I", flags[1])[0] & 0xFF
-            if number in _CLASSES and rest:
-                stored, values = rest[0]
-                array = np.frombuffer(values, _STORED[stored]) if stored in _STORED else None
-                if array is None:
-                    raise ValueError(f"values of type {stored}")
-                dims = np.frombuffer(shape[1], "<i4").tolist()
-                yield (
-                    bytes(name[1]).decode("ascii", "replace"),
-                    array.reshape(dims, order="F").astype(_CLASSES[number], copy=False),
-                )
+class _Reader:
+    """Reads arrays into `room` bytes, which is for all of a file: what it unpacks to, and what is made wider."""
+
+    def __init__(self, wanted: Collection[str], room: int) -> None:
+        self._wanted, self._room = wanted, room
+
+    def arrays(self, data: memoryview, *, inner: bool = False) -> dict[str, NDArray[Any]]:
+        """Return the arrays in some elements by name."""
+        found: dict[str, NDArray[Any]] = {}
+        for kind, content in _elements(data):
+            if kind == _COMPRESSED and not inner:
+                inflate = zlib.decompressobj()
+                inflated = inflate.decompress(content, max(1, min(self._room, MAX_BYTES)))
+                if not inflate.eof:
+                    raise ValueError("an element is cut short, or unpacks to too much")
+                self._take(len(inflated))
+                found |= self.arrays(memoryview(inflated), inner=True)
+            elif kind == _MATRIX:
+                found |= self._array(content)
+        return found
+
+    def _array(self, content: memoryview) -> dict[str, NDArray[Any]]:
+        """Return the array of a matrix by its name, nothing if it is not wanted or not numeric."""
+        flags, shape, name, *rest = [part for _, part in zip(range(4), _elements(content), strict=False)]
+        number, text = struct.unpack_from("<I", flags[1])[0] & 0xFF, bytes(name[1]).decode("ascii", "replace")
+        if number not in _CLASSES or not rest or text not in self._wanted:
+            return {}
+        stored, values = rest[0]
+        if stored not in _STORED:
+            raise ValueError(f"values of type {stored}")
+        array, kind = np.frombuffer(values, _STORED[stored]), np.dtype(_CLASSES[number])
+        if array.dtype != kind:
+            self._take(array.size * kind.itemsize)
+        dims = np.frombuffer(shape[1], "<i4").tolist()
+        return {text: array.reshape(dims, order="F").astype(kind, copy=False)}
+
+    def _take(self, size: int) -> None:
+        self._room -= size
+        if self._room < 0:
+            raise ValueError("it unpacks to too much")

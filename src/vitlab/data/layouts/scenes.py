@@ -162,7 +162,7 @@ class Flowers(Settings):
 
 
 def _numbers(path: Path, name: str) -> NDArray[np.int64]:
-    array = read_mat(path).get(name)
+    array = read_mat(path, (name,)).get(name)
     if array is None:
         raise (
             missing(path, FileNotFoundError())
