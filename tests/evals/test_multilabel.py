@@ -170,3 +170,13 @@ def test_the_loss_is_right_where_the_model_is_nearly_certain(several, make_model
         logits.double().expand_as(wanted), wanted, reduction="none"
     ).sum(dim=1)
     np.testing.assert_allclose(found.losses, exact.numpy(), rtol=1e-6)
+
+
+def test_two_classes_of_one_name_are_two_classes():
+    """ImageNet has two: a crane is a bird, or lifts loads."""
+    probabilities, truth = np.array([[0.9, 0.2], [0.8, 0.7]]), np.array([[True, True], [False, False]])
+    keys = ("x", "y")
+    found = MultiLabelPredictions(probabilities, labels_of(truth), keys, ("crane", "crane"))
+    assert found.per_class() == {"crane": 1.0, "crane (2)": 0.5} and found.metrics()["map"] == 0.75
+    single = Predictions(np.array([[0.6, 0.4], [0.7, 0.3]], np.float32), np.array([0, 1]), keys, ("crane", "crane"))
+    assert single.per_class() == {"crane": 1.0, "crane (2)": 0.0}

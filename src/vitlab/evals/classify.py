@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.labels import Labels, is_multi_label, renumber
+from vitlab.data.labels import Labels, distinct, is_multi_label, renumber
 from vitlab.data.source import Source, class_indices
 from vitlab.errors import DataError
 from vitlab.evals.features import map_source
@@ -50,10 +50,10 @@ class Predictions:
         return matrix
 
     def per_class(self) -> dict[str, float]:
-        """Return the top-1 of every class that has examples."""
+        """Return the top-1 of every class that has examples; names that repeat are numbered."""
         matrix = self.confusion()
         counts = matrix.sum(axis=1)
-        return {name: float(matrix[i, i] / counts[i]) for i, name in enumerate(self.classes) if counts[i]}
+        return {name: float(matrix[i, i] / counts[i]) for i, name in enumerate(distinct(self.classes)) if counts[i]}
 
     def metrics(self) -> dict[str, float]:
         """Return the summary: "top1", "top5", "loss", "count"."""

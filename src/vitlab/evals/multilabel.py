@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.labels import Labels, is_multi_label, multi_hot
+from vitlab.data.labels import Labels, distinct, is_multi_label, multi_hot
 from vitlab.data.source import Source
 from vitlab.errors import DataError
 from vitlab.evals.interval import wilson_interval
@@ -56,9 +56,9 @@ class MultiLabelPredictions:
         return float(hits.sum() / self.labelled)
 
     def per_class(self) -> dict[str, float]:
-        """Return the average precision of every class that has examples."""
-        present = np.flatnonzero(self.truth.any(axis=0))
-        return {self.classes[c]: average_precision(self.probabilities[:, c], self.truth[:, c]) for c in present}
+        """Return the average precision of every class that has examples; names that repeat are numbered."""
+        present, names = np.flatnonzero(self.truth.any(axis=0)), distinct(self.classes)
+        return {names[c]: average_precision(self.probabilities[:, c], self.truth[:, c]) for c in present}
 
     def precision(self) -> float:
         """Return the share of the named classes, of all examples together, that are right; 0 where none is named."""
