@@ -12,7 +12,7 @@ import torch
 from vitlab import files
 from vitlab.config import Settings, difference, parse, to_json
 from vitlab.data.check import find_bad_images
-from vitlab.data.labels import Labels, is_multi_label, renumber
+from vitlab.data.labels import Labels, distinct, is_multi_label, renumber
 from vitlab.data.limits import Limits
 from vitlab.data.loader import LOOKED_THROUGH, TrainBatches
 from vitlab.data.oddity import oddities
@@ -174,7 +174,7 @@ def _class_weights(
     """Return how much each class counts in the loss, said and kept in the run folder unless all count alike."""
     weights = weights_for(settings.train.objective, classes, labels)
     if weights is not None:
-        resolved = dict(zip(classes, weights.tolist(), strict=True))
+        resolved = dict(zip(distinct(classes), weights.tolist(), strict=True))
         say(f"weights  {describe(resolved)}")
         text = json.dumps(resolved, indent=2, ensure_ascii=False) + "\n"
         files.write_atomic(run.path / CLASS_WEIGHTS, text.encode())
