@@ -1,5 +1,18 @@
 """`python -m vitlab` is the same as `vitlab`."""
 
-from vitlab.cli.main import run
+import sys
 
-run()
+
+def run() -> None:
+    """Run the command line and exit; Ctrl-C while it is still being loaded ends it as at any other time."""
+    try:
+        from vitlab.cli import main  # here, since loading it takes most of a second on a slow disk
+
+        main.run()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

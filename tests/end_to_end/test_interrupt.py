@@ -41,3 +41,12 @@ def test_a_run_interrupted_with_its_workers_saves_and_goes_on_by_the_command_it_
     events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [event["step"] for event in events if event["name"] == "train/loss"] == list(range(10, 301, 10))
     assert (tmp_path / "run" / "model.safetensors").exists() and (tmp_path / "run" / "report" / "index.html").exists()
+
+
+def test_ctrl_c_while_it_is_being_loaded_shows_no_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = environment() | {"PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-m", "vitlab", "data", "list"]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
