@@ -1,3 +1,4 @@
+import gzip
 import io
 import pickle
 import resource
@@ -176,6 +177,14 @@ def test_tar_bombs_and_damage_are_refused_by_name_at_once(tmp_path, data, why):
     assert time.monotonic() - start < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000  # in kilobytes
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.TGZ"])
+def test_a_compressed_tar_file_is_refused_with_what_to_do(tmp_path, name):
+    path = write(tmp_path / "plain.tar", sample(0) + sample(1))
+    (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(DataError, match="is compressed, so that no image in it can be found; gunzip it first"):
+        len(open_data(str(tmp_path / name)).train)
 
 
 def test_more_members_than_a_million_are_refused(tmp_path, monkeypatch):

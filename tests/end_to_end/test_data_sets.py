@@ -32,6 +32,14 @@ def test_the_data_sets_are_listed_for_people_and_programs(within, root):
     assert rows["cifar10"]["images"]["train"] == 50_000 and rows["cifar10"]["files"][0]["bytes"] == 170_052_171
 
 
+@pytest.mark.parametrize("name", ["vtab", "vtab/"])
+def test_the_tasks_of_vtab_are_listed_by_its_name(within, name):
+    listed = within("data", "list", name)
+    tasks = {each for each in entries() if each.startswith("vtab/")}
+    assert listed.code == 0 and {line.split()[0] for line in listed.out.splitlines()[1:] if "vtab/" in line} == tasks
+    assert {row["name"] for row in json.loads(within("data", "list", name, "--json").out)} == tasks
+
+
 def test_one_data_set_is_told_about_in_full(within, root):
     told = within("data", "list", "sun397").out
     assert "size and checksum not published" in told and "f404130965a7…" in told and "wds_sun397" not in told

@@ -15,18 +15,19 @@ DataDir = Annotated[
 
 
 def list_data(
-    name: Annotated[str | None, typer.Argument(help="Tell everything about this one.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Tell everything about this one; `vtab` lists its tasks.")] = None,
     as_json: options.Json = False,
     data_dir: DataDir = None,
 ) -> None:
     """List the paper's data sets: images, classes, size of the download, licence, and whether they are here."""
-    from vitlab.data.catalog import data_folder, entries, entry
+    from vitlab.data.catalog import data_folder, entries
 
     root = data_folder() if data_dir is None else data_dir
-    rows = [_facts(each, root) for each in ([name] if name else entries()) if entry(each)]
+    several = [each for each in entries() if not name or each.startswith(f"{name.rstrip('/')}/")]
+    rows = [_facts(each, root) for each in several or [str(name)]]
     if as_json:
-        typer.echo(json.dumps(rows[0] if name else rows, indent=2, ensure_ascii=False))
-    elif name:
+        typer.echo(json.dumps(rows if several else rows[0], indent=2, ensure_ascii=False))
+    elif not several:
         _tell(rows[0])
     else:
         _list(rows)

@@ -21,6 +21,7 @@ from vitlab.errors import DataError, ImageError
 
 NAMES = "classnames.txt"
 _SUFFIXES = "jpg jpeg jpe jfif png webp gif bmp tif tiff avif jp2 ppm pgm ico img image"
+_GZIP = b"\x1f\x8b"
 _IMAGES = frozenset(_SUFFIXES.split())
 
 
@@ -110,7 +111,7 @@ def tar_files(path: Path) -> list[Path]:
     Where there are other folders there is none: tar files beside class folders are what these were unpacked from.
     """
     if path.is_file():
-        return [path] if path.suffix.lower() == ".tar" else []
+        return [path] if path.name.lower().endswith((".tar", ".tar.gz", ".tgz")) else []  # the compressed are refused
     try:
         folders = [each for each in path.iterdir() if each.is_dir() and not each.name.startswith(".")]
         if any(each.name.lower() not in ALIASES or any(inner.is_dir() for inner in each.iterdir()) for each in folders):
@@ -128,6 +129,10 @@ def _samples(file: Path) -> Iterator[tuple[int, int, int]]:
     image: Member | None = None
     label: int | None = None
     try:
+        if store.read(file.name, 0, 2) == _GZIP:
+            raise DataError(
+                printable(str(file)), "is compressed, so that no image in it can be found", "gunzip it first"
+            )
         for member in members(lambda start, size: store.read(file.name, start, size), file.stat().st_size):
             named, suffix = _key_and_suffix(member.name)
             is_image = suffix in _IMAGES

@@ -61,10 +61,10 @@ def test_retinopathys_second_table_holds_two_splits(tmp_path):
     with pytest.raises(DataError, match="none of the 5"):
         opened("retinopathy", tmp_path)
     standins.write(tmp_path / "trainLabels.csv", "image,level\n10_left,1\n10_right\n")
-    with pytest.raises(DataError, match="trainLabels.csv: is cut short in row 2"):
+    with pytest.raises(DataError, match=r"trainLabels.csv: is cut short in row 2"):
         opened("retinopathy", tmp_path)
     standins.write(tmp_path / "trainLabels.csv", f"image,level\n{'x' * 140_000},1\n")
-    with pytest.raises(DataError, match="trainLabels.csv: is damaged .field larger"):
+    with pytest.raises(DataError, match=r"trainLabels.csv: is damaged .field larger"):
         opened("retinopathy", tmp_path)
 
 
