@@ -66,6 +66,11 @@ def pack(
             split: Packer(source, out / split, out / _DRAFT / (split or "whole"), shard_bytes, skip_bad, limits)
             for split, source in sources.items()
         }
+        if all((packer.target / MANIFEST).exists() for packer in packers.values()):  # only its notes were left
+            with writing(out):
+                _sweep(out)
+            more(total)
+            return {split: Shards(out / split) for split in sources}
         _check_room(out, packers)
         bad = {split: _pack_split(packer, workers, more) for split, packer in packers.items()}
         if any(bad.values()) and not skip_bad:
@@ -87,8 +92,12 @@ def _sources(opened: Opened) -> dict[str, AnySource]:
 def _pack_split(packer: Packer, workers: int, advance: Advance) -> list[ImageError]:
     """Pack one source and return the images that cannot be used; without `skip_bad` these keep it from being finished."""
     if (packer.target / MANIFEST).exists():
-        advance(len(packer.source))
-        return []
+        if all(map(packer.kept, range(packer.shards))):
+            advance(len(packer.source))
+            return []
+        with writing(packer.target):
+            files.remove(packer.target / MANIFEST)  # first: what has one is whole
+            files.flush_folder(packer.target)
     with writing(packer.target):
         packer.target.mkdir(parents=True, exist_ok=True)
         packer.notes.mkdir(parents=True, exist_ok=True)

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitlab import files
-from vitlab.config import Settings
+from vitlab.config import Settings, to_json
 from vitlab.data.crew import Advance
 from vitlab.data.image import decode
 from vitlab.data.index import shard_name
 from vitlab.data.limits import LIMITS, Limits
-from vitlab.data.source import Example, Source
+from vitlab.data.source import Example, Filed, Source
 from vitlab.data.tar import END, MEMBERS, Label, Packed, TarError, pack_example, unpack_example
 from vitlab.errors import ImageError, PackError
 
@@ -33,10 +33,15 @@ _PROBES = 256
 
 
 class Note(Settings):
-    """What is known of a finished shard: which examples it is of, the bytes of each that it holds, and which were left out."""
+    """What is known of a finished shard: which examples it is of, the bytes of each that it holds, and which were left out.
+
+    `source` tells whether the examples are still what they were, `limits` are those that they were decoded in.
+    """
 
     first: int
     stop: int
+    source: str
+    limits: Limits
     sha256: str
     sizes: tuple[int, ...]
     skipped: tuple[tuple[int, str, str], ...] = ()
@@ -100,12 +105,24 @@ class Packer:
         return int(row) if row.ndim == 0 else tuple(int(each) for each in row if each >= 0)
 
     def note(self, shard: int) -> Note | None:
-        """Return the note of a finished shard, None where there is none of the same examples."""
+        """Return the note of a finished shard, None where there is none of as many examples."""
         try:
             note = Note.model_validate_json(self._note_path(shard).read_bytes())
         except (OSError, ValueError):
             return None
         return note if range(note.first, note.stop) == self.range(shard) else None
+
+    def kept(self, shard: int) -> Note | None:
+        """Return the note of a finished shard that would be made the same again, None where there is none.
+
+        What was left out may have been repaired, or be within other limits; what was not is within wider limits too.
+        """
+        note = self.note(shard)
+        if note is None or note.skipped:
+            return None
+        before, now = to_json(note.limits), to_json(self.limits)
+        fits = all(before[name] <= now[name] for name in now)
+        return note if fits and note.source == self._traced(shard) else None
 
     def make(self, shard: int, advance: Advance) -> list[ImageError]:
         """Make a shard and its note, unless they are there and whole; return the images that cannot be used.
@@ -113,18 +130,26 @@ class Packer:
         Raises:
             PackError: the disk is full or failing; nothing is left of the shard.
         """
-        target, note = self.target / shard_name(shard), self.note(shard)
-        if note is not None and (self.skip_bad or not note.skipped) and _is_whole(target, note):
+        target, note = self.target / shard_name(shard), self.kept(shard)
+        if note is not None and _is_whole(target, note):
             advance(len(self.range(shard)))
-            return [ImageError(name, reason) for _, name, reason in note.skipped]
+            return []
         draft = target.with_name(f".{target.name}.part")
         bad: list[tuple[int, ImageError]] = []
         try:
-            digest, sizes = self._write(draft, shard, bad, advance)
+            digest, sizes, source = self._write(draft, shard, bad, advance)
             if self.skip_bad or not bad:
                 first, stop = self.range(shard)[0], self.range(shard)[-1] + 1
                 skipped = tuple((index, error.where, error.what) for index, error in bad)
-                note = Note(first=first, stop=stop, sha256=digest, sizes=sizes, skipped=skipped)
+                note = Note(
+                    first=first,
+                    stop=stop,
+                    source=source,
+                    limits=self.limits,
+                    sha256=digest,
+                    sizes=sizes,
+                    skipped=skipped,
+                )
                 with writing(target):
                     _read_back(draft, note)
                     files.rename(draft, target)
@@ -140,15 +165,20 @@ class Packer:
 
     def _write(
         self, draft: Path, shard: int, bad: list[tuple[int, ImageError]], advance: Advance
-    ) -> tuple[str, tuple[int, ...]]:
-        """Write the runs of a shard; return the SHA-256 of all and the bytes of each. What cannot be decoded is added to `bad`."""
-        digest, sizes = hashlib.sha256(), list[int]()
+    ) -> tuple[str, tuple[int, ...], str]:
+        """Write the runs of a shard; return the SHA-256 of all, the bytes of each, and what `_traced` returns.
+
+        What cannot be decoded is added to `bad`.
+        """
+        digest, sizes, trace = hashlib.sha256(), list[int](), hashlib.sha256()
         with writing(draft):
             file = draft.open("wb", buffering=0)
         with file:
             for index in self.range(shard):
                 try:
+                    stamp = self._stamp(index)  # before it is read: a change after that is seen the next time
                     example = self.source.read(index)
+                    trace.update(stamp or _content(example))
                     image = _checked(example, self.limits)
                 except ImageError as error:
                     bad.append((index, error))
@@ -163,7 +193,29 @@ class Packer:
             digest.update(END)
             with writing(draft):
                 os.fsync(file.fileno())
-        return digest.hexdigest(), tuple(sizes)
+        return digest.hexdigest(), tuple(sizes), trace.hexdigest()
+
+    def _traced(self, shard: int) -> str | None:
+        """Return what changes with the examples of a shard, None where one of them cannot be read."""
+        trace = hashlib.sha256()
+        try:
+            for index in self.range(shard):
+                trace.update(self._stamp(index) or _content(self.source.read(index)))
+        except ImageError:
+            return None
+        return trace.hexdigest()
+
+    def _stamp(self, index: int) -> bytes | None:
+        """Return what changes with the file of an example, so that it need not be read, None where it has no file."""
+        file = self.source.file(index) if isinstance(self.source, Filed) else None
+        if file is None:
+            return None
+        try:
+            status = file.stat()
+        except OSError:
+            return b"missing"
+        stamp = (os.path.abspath(file), status.st_ino, status.st_size, status.st_mtime_ns)
+        return hashlib.sha256(repr(stamp).encode()).digest()
 
 
 @contextmanager
@@ -190,6 +242,12 @@ def _checked(example: Example, limits: Limits) -> bytes:
     if isinstance(example.data, bytes):
         decode(example.data, example.key, limits)
     return _file_of(example)
+
+
+def _content(example: Example) -> bytes:
+    """Return what changes with the name or the bytes of an example."""
+    name = hashlib.sha256(example.key.encode(errors="backslashreplace")).digest()
+    return name + hashlib.sha256(_file_of(example)).digest()
 
 
 def _file_of(example: Example) -> bytes:
