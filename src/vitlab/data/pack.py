@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,7 +35,7 @@ def pack(
     name: str,
     out: Path,
     shard_bytes: int = SHARD_BYTES,
-    workers: int = 1,
+    workers: int = 0,
     *,
     skip_bad: bool = False,
     limits: Limits = LIMITS,
@@ -45,12 +45,13 @@ def pack(
 
     Ready splits go into the sub-folders train, val and test. Shards have about `shard_bytes`. Every image is decoded once; with
     `skip_bad` those that cannot be are left out and noted in the manifest. `advance` is told how many examples of how many are
-    done. An interrupted packing of the same data into `out` goes on. Examples stay in the order of the source, and the bytes of
-    their files are not changed; data that are pixels become PNG.
+    done. `workers` processes share the work and end it where one of them hangs; none means this process, which nobody watches.
+    An interrupted packing of the same data into `out` goes on. Examples stay in the order of the source, and the bytes of their
+    files are not changed; data that are pixels become PNG.
 
     Raises:
         DataError: there is no such data set, or `out` holds something else, or another process packs into it.
-        PackError: images cannot be decoded (all are named), the disk is full or failing, or a process was killed.
+        PackError: images cannot be decoded (all are named), the disk is full or failing, or a process was killed or hangs.
     """
     sources = _sources(open_data(name))
     _refuse_inside(sources, out)
@@ -63,7 +64,9 @@ def pack(
 
     with _claimed(out, _identity(sources, shard_bytes)):
         packers = {
-            split: Packer(source, out / split, out / _DRAFT / (split or "whole"), shard_bytes, skip_bad, limits)
+            split: Packer(
+                source, out / split, out / _DRAFT / (split or "whole"), shard_bytes, skip_bad, limits, workers
+            )
             for split, source in sources.items()
         }
         if all((packer.target / MANIFEST).exists() for packer in packers.values()):  # only its notes were left
@@ -92,7 +95,9 @@ def _sources(opened: Opened) -> dict[str, AnySource]:
 def _pack_split(packer: Packer, workers: int, advance: Advance) -> list[ImageError]:
     """Pack one source and return the images that cannot be used; without `skip_bad` these keep it from being finished."""
     if (packer.target / MANIFEST).exists():
-        if all(map(packer.kept, range(packer.shards))):
+        with closing(share(packer.is_kept, range(packer.shards), workers, lambda _: None, packer.name)) as kept:
+            unchanged = all(kept)
+        if unchanged:
             advance(len(packer.source))
             return []
         with writing(packer.target):
@@ -107,7 +112,7 @@ def _pack_split(packer: Packer, workers: int, advance: Advance) -> list[ImageErr
         return shard, packer.make(shard, tell)
 
     try:
-        for shard, errors in share(make, range(packer.shards), workers, advance):
+        for shard, errors in share(make, range(packer.shards), workers, advance, packer.name):
             if errors:
                 bad[shard] = errors
         found = [error for shard in sorted(bad) for error in bad[shard]]

@@ -20,11 +20,11 @@ from PIL import Image
 
 from vitlab import files
 from vitlab.config import Settings, to_json
-from vitlab.data.crew import Advance
+from vitlab.data.crew import Advance, at, share
 from vitlab.data.image import decode
 from vitlab.data.index import shard_name
 from vitlab.data.limits import LIMITS, Limits
-from vitlab.data.source import Example, Filed, Source
+from vitlab.data.source import Example, Filed, Source, name_of
 from vitlab.data.tar import END, MEMBERS, Label, Packed, TarError, pack_example, unpack_example
 from vitlab.errors import ImageError, PackError
 
@@ -55,6 +55,7 @@ class Note(Settings):
 class Packer:
     """Packs `source` into shards of about `shard_bytes` in the folder `target`, with notes on them in the folder `notes`.
 
+    `workers` processes look at the sizes of some examples, none means this one.
     With `skip_bad` images that cannot be decoded are left out; without, a shard with one is not made.
     """
 
@@ -64,18 +65,24 @@ class Packer:
     shard_bytes: int
     skip_bad: bool
     limits: Limits = LIMITS
+    workers: int = 0
 
     @cached_property
     def _probed(self) -> list[int]:
         """The bytes of some examples in a shard: always the same ones."""
-        sizes: list[int] = []
-        for index in np.unique(np.linspace(0, len(self.source) - 1, _PROBES).astype(np.int64)):
-            try:
-                example = self.source.read(int(index))
-                sizes.append(len(pack_example(Packed(0, 0, example.key, _file_of(example)))))
-            except ImageError:
-                continue
-        return sizes
+        chosen = np.unique(np.linspace(0, len(self.source) - 1, _PROBES).astype(np.int64)).tolist()
+        found = share(self._probe, chosen, self.workers, lambda _: None, self.name)
+        return [size for size in found if size]
+
+    def _probe(self, index: int, advance: Advance) -> int:
+        """Return the bytes of an example in a shard, 0 where it cannot be read."""
+        del advance
+        try:
+            with at(index):
+                example = self.source.read(index)
+        except ImageError:
+            return 0
+        return len(pack_example(Packed(0, 0, example.key, _file_of(example))))
 
     @cached_property
     def per_shard(self) -> int:
@@ -98,6 +105,10 @@ class Packer:
     def range(self, shard: int) -> Sequence[int]:
         """Return the examples that a shard is of."""
         return range(shard * self.per_shard, min((shard + 1) * self.per_shard, len(self.source)))
+
+    def name(self, index: int) -> str:
+        """Return what to call an example that is not to be read."""
+        return name_of(self.source, index)
 
     def label(self, index: int) -> Label:
         """Return the label of an example, or its labels where the source has several."""
@@ -123,6 +134,11 @@ class Packer:
         before, now = to_json(note.limits), to_json(self.limits)
         fits = all(before[name] <= now[name] for name in now)
         return note if fits and note.source == self._traced(shard) else None
+
+    def is_kept(self, shard: int, advance: Advance) -> bool:
+        """Return whether a finished shard would be made the same again."""
+        del advance
+        return self.kept(shard) is not None
 
     def make(self, shard: int, advance: Advance) -> list[ImageError]:
         """Make a shard and its note, unless they are there and whole; return the images that cannot be used.
@@ -176,10 +192,11 @@ class Packer:
         with file:
             for index in self.range(shard):
                 try:
-                    stamp = self._stamp(index)  # before it is read: a change after that is seen the next time
-                    example = self.source.read(index)
-                    trace.update(stamp or _content(example))
-                    image = _checked(example, self.limits)
+                    with at(index):
+                        stamp = self._stamp(index)  # before it is read: a change after that is seen the next time
+                        example = self.source.read(index)
+                        trace.update(stamp or _content(example))
+                        image = _checked(example, self.limits)
                 except ImageError as error:
                     bad.append((index, error))
                 else:
@@ -200,7 +217,8 @@ class Packer:
         trace = hashlib.sha256()
         try:
             for index in self.range(shard):
-                trace.update(self._stamp(index) or _content(self.source.read(index)))
+                with at(index):
+                    trace.update(self._stamp(index) or _content(self.source.read(index)))
         except ImageError:
             return None
         return trace.hexdigest()
