@@ -20,7 +20,7 @@ from vitlab.data.open import open_data
 from vitlab.data.pack import pack
 from vitlab.data.shards import Shards
 from vitlab.data.table import Table
-from vitlab.errors import DataError, PackError
+from vitlab.errors import DataError, ImageError, PackError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
@@ -125,6 +125,46 @@ def test_without_any_good_image_there_is_nothing_to_pack(tmp_path):
     spoil(source, "ant/0.jpg", "bee/0.jpg", "cat/0.jpg")
     with pytest.raises(PackError, match="no image that can be decoded"):
         pack(str(source), tmp_path / "out", skip_bad=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_was_there_stays_where_nothing_can_be_packed(tmp_path):
+    source = draw(tmp_path / "source", count=1)
+    spoil(source, "ant/0.jpg", "bee/0.jpg", "cat/0.jpg")
+    (tmp_path / "out").mkdir()
+    for skip_bad in (False, True):
+        with pytest.raises(PackError):
+            pack(str(source), tmp_path / "out", skip_bad=skip_bad)
+        assert not list((tmp_path / "out").iterdir())
+
+
+def test_with_a_split_without_any_good_image_the_others_are_gone_on_with(tmp_path):
+    for split in ("train", "val"):
+        draw(tmp_path / "source" / split, count=1)
+    kept = (tmp_path / "source/val/ant/0.jpg").read_bytes()
+    spoil(tmp_path / "source/val", "ant/0.jpg", "bee/0.jpg", "cat/0.jpg")
+    with pytest.raises(PackError, match="no image that can be decoded"):
+        pack(str(tmp_path / "source"), tmp_path / "out", skip_bad=True)
+    before = (tmp_path / "out/train/shard-000000.tar").stat().st_ino
+    (tmp_path / "source/val/ant/0.jpg").write_bytes(kept)
+    packs = pack(str(tmp_path / "source"), tmp_path / "out", skip_bad=True)
+    assert [len(packs["train"]), len(packs["val"])] == [3, 1]
+    assert (tmp_path / "out/train/shard-000000.tar").stat().st_ino == before
+
+
+def test_images_that_cannot_be_read_do_not_make_shards_of_one(tmp_path, monkeypatch):
+    def fail(self, index):
+        raise ImageError(self.key(index), "cannot be read (Stale file handle)")
+
+    source = draw(tmp_path / "source")
+    monkeypatch.setattr(Folder, "read", fail)
+    packer = module.Packer(Folder(source), tmp_path, tmp_path, module.SHARD_BYTES, skip_bad=True)
+    assert packer.per_shard == 2500 and packer.shards == 1
+
+
+def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path):
+    with pytest.raises(DataError, match=r"/proc/x: cannot be made or written \(.+\); choose another folder"):
+        pack("digits", Path("/proc/x"))
 
 
 def test_data_that_are_pixels_become_png(tmp_path):
@@ -302,10 +342,10 @@ def test_two_processes_do_not_pack_into_one_folder(tmp_path):
 
 
 def test_a_disk_that_will_not_hold_it_is_said_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: module.shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(PackError, match=r"would take about 0.0 GB more, and 0.0 GB are free; make room"):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: module.shutil._ntuple_diskusage(10, 9, 1_200_000))
+    with pytest.raises(PackError, match=r"would take about 6 MB more, and 1 MB are free; make room"):
         pack("digits", tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.tar"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_notes_are_swept_away_last_and_that_too_can_be_gone_on_with(tmp_path):

@@ -1,6 +1,6 @@
 """Crew: work shared among processes that begin and end together, whatever ends one of them; one that hangs is named."""
 
-import ctypes
+import mmap
 import multiprocessing
 import os
 import signal
@@ -20,19 +20,19 @@ Advance = Callable[[int], None]
 """Takes how many more examples are done."""
 _TICK = 1.0
 _NONE = -1
-_here: list[Any] = []  # in a process of a crew the number of the example that it is at, which its parent sees
+_here: "list[memoryview[int]]" = []  # in a process of a crew the number of the example that it is at, which its parent sees
 
 
 @contextmanager
 def at(index: int) -> Generator[None]:
     """Say that this process is busy with example `index`, which must not take longer than the parent has patience."""
     for number in _here:
-        number.value = index
+        number[0] = index
     try:
         yield
     finally:
         for number in _here:
-            number.value = _NONE
+            number[0] = _NONE
 
 
 @dataclass
@@ -40,13 +40,13 @@ class _Hand:
     """A process of a crew, the example that it is at, and for how many seconds it has been seen there."""
 
     process: Any
-    here: Any
+    here: "memoryview[int]"
     seen: int = _NONE
     silent: float = 0.0
 
     def watch(self, passed: float) -> float:
         """Return for how long it has been at one example, `passed` seconds after the last look."""
-        before, self.seen = self.seen, self.here.value
+        before, self.seen = self.seen, self.here[0]
         self.silent = self.silent + passed if self.seen == before != _NONE else 0.0
         return self.silent
 
@@ -78,7 +78,8 @@ def share(
     try:
         for number in range(workers):
             ours, theirs = context.Pipe(duplex=False)
-            here = multiprocessing.RawValue(ctypes.c_longlong, _NONE)
+            here = memoryview(mmap.mmap(-1, 8)).cast("q")  # shared with a fork, and of no file, for a disk may be full
+            here[0] = _NONE
             arguments = (work, items[number::workers], theirs, here, os.getpid(), [*crew, ours])
             crew[ours] = _Hand(context.Process(target=_labour, args=arguments, daemon=True), here)
             crew[ours].process.start()
@@ -123,7 +124,7 @@ def _answers(
 
 def _died(hand: _Hand, name: Callable[[int], str]) -> PackError:
     hand.process.join()
-    code, here = hand.process.exitcode, hand.here.value
+    code, here = hand.process.exitcode, hand.here[0]
     reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     place = "" if here == _NONE else f", at {name(here)}"
     what = f"a worker process ended before its work ({reason}){place}"
@@ -134,7 +135,7 @@ def _labour(
     work: Callable[[Any, Advance], Any],
     items: Sequence[Any],
     tell: "Connection[Any, Any]",
-    here: Any,
+    here: "memoryview[int]",
     parent: int,
     others: "Sequence[Connection[Any, Any]]",
 ) -> None:

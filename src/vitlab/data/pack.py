@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +21,8 @@ from vitlab.data.crew import Advance, share
 from vitlab.data.index import INDEX, JOB, LABEL, MANIFEST, PLACE, SUMS, Manifest, Skipped, shard_name
 from vitlab.data.limits import LIMITS, Limits
 from vitlab.data.open import AnySource, Opened, open_data
-from vitlab.data.packer import Note, Packer, writing
+from vitlab.data.packer import Note, Packer, is_full, writing
+from vitlab.data.path import SPLITS
 from vitlab.data.shards import Shards
 from vitlab.errors import BadImagesError, DataError, ImageError, PackError
 
@@ -140,6 +141,8 @@ def _finish(packer: Packer) -> None:
     if files.sha256(draft) != index_sha256:
         raise PackError(draft, "reads back other bytes than were written", "the disk or its cable is failing")
     if examples == 0:
+        for path in wanted:
+            files.remove(path)
         raise PackError(str(packer.source), "has no image that can be decoded", "there is nothing to pack")
     lines = [f"{note.sha256}  {shard_name(shard)}\n" for shard, note in _notes(packer)]
     sums = "".join([*lines, f"{index_sha256}  {INDEX}\n"]).encode()
@@ -214,7 +217,8 @@ def _check_room(out: Path, packers: Mapping[str, Packer]) -> None:
     needed = sum(packer.expected_bytes for packer in packers.values()) - there
     free = shutil.disk_usage(out).free
     if needed > free:
-        what = f"would take about {needed / 1e9:,.1f} GB more, and {free / 1e9:,.1f} GB are free"
+        unit, name = (1e9, "GB") if needed >= 1e10 else (1e6, "MB")
+        what = f"would take about {needed / unit:,.0f} {name} more, and {free / unit:,.0f} {name} are free"
         raise PackError(out, what, "make room, or choose another disk")
 
 
@@ -227,9 +231,8 @@ def _claimed(out: Path, identity: bytes) -> Generator[None]:
         packed = (out / MANIFEST).exists() or (out.is_dir() and any(out.glob(f"*/{MANIFEST}")))
         taken_by = "is packed already" if packed else "is not empty" if out.is_dir() else "is a file"
         raise DataError(out, taken_by, "choose another folder")
-    with writing(out):
-        job.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(job.with_name("lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    new = not out.exists()
+    lock = _lock_file(out)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -241,9 +244,34 @@ def _claimed(out: Path, identity: bytes) -> Generator[None]:
         elif job.read_bytes() != identity:
             what = "holds an unfinished pack of other data, or with another --shard-size"
             raise DataError(out, what, "choose another folder, or remove it")
-        yield
+        try:
+            yield
+        finally:
+            if not any(out.rglob("shard-*.tar")):
+                _abandon(out, new)
     finally:
         os.close(lock)
+
+
+def _lock_file(out: Path) -> int:
+    """Return the open file that is locked while `out`, which is made, is packed into."""
+    path = (out / JOB).with_name("lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if is_full(error):
+            raise PackError(out, f"cannot be made ({error.strerror})", "make room; the same command goes on") from None
+        raise DataError(out, f"cannot be made or written ({error.strerror})", "choose another folder") from None
+
+
+def _abandon(out: Path, new: bool) -> None:
+    """Leave nothing where nothing is packed that could be gone on with; `out` itself where it was there before."""
+    with suppress(OSError):
+        _sweep(out)
+    for folder in (*(out / split for split in SPLITS), *([out] if new else [])):
+        with suppress(OSError):  # it is not there, or holds something
+            folder.rmdir()
 
 
 def _sweep(out: Path) -> None:

@@ -30,6 +30,7 @@ from vitlab.errors import ImageError, PackError
 
 _MAX_EXAMPLES = 1_000_000 // MEMBERS  # what reads a tar may refuse more than a million members
 _PROBES = 256
+_USUAL_BYTES = 100_000  # of a photo in a shard, where no example can be read
 
 
 class Note(Settings):
@@ -69,10 +70,10 @@ class Packer:
 
     @cached_property
     def _probed(self) -> list[int]:
-        """The bytes of some examples in a shard: always the same ones."""
+        """The bytes of some examples in a shard: always the same ones of those that can be read."""
         chosen = np.unique(np.linspace(0, len(self.source) - 1, _PROBES).astype(np.int64)).tolist()
         found = share(self._probe, chosen, self.workers, lambda _: None, self.name)
-        return [size for size in found if size]
+        return [size for size in found if size] or [_USUAL_BYTES]
 
     def _probe(self, index: int, advance: Advance) -> int:
         """Return the bytes of an example in a shard, 0 where it cannot be read."""
@@ -87,8 +88,7 @@ class Packer:
     @cached_property
     def per_shard(self) -> int:
         """How many examples a shard holds: two digits of what fits, so that one file that changes seldom moves them all."""
-        sizes = self._probed
-        count = max(1, min(_MAX_EXAMPLES, int(self.shard_bytes * len(sizes) / max(1, sum(sizes)))))
+        count = max(1, min(_MAX_EXAMPLES, self.shard_bytes * len(self._probed) // sum(self._probed)))
         unit = 10 ** max(0, len(str(count)) - 2)
         return count // unit * unit
 
@@ -100,7 +100,7 @@ class Packer:
     @property
     def expected_bytes(self) -> int:
         """About how much all shards take."""
-        return len(self.source) * sum(self._probed) // max(1, len(self._probed))
+        return len(self.source) * sum(self._probed) // len(self._probed)
 
     def range(self, shard: int) -> Sequence[int]:
         """Return the examples that a shard is of."""
@@ -242,9 +242,13 @@ def writing(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = f"{'make room' if full else 'check the disk and its permissions'}; the same command goes on"
+        remedy = f"{'make room' if is_full(error) else 'check the disk and its permissions'}; the same command goes on"
         raise PackError(path, f"cannot be written ({error.strerror or error})", remedy) from None
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether an error of the disk says that there is no room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _put(file: IO[bytes], path: Path, data: bytes) -> None:
