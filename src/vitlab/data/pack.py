@@ -77,10 +77,8 @@ def pack(
             return {split: Shards(out / split) for split in sources}
         _check_room(out, packers)
         bad = {split: _pack_split(packer, workers, more) for split, packer in packers.items()}
-        if any(bad.values()) and not skip_bad:
-            where = ", ".join(str(sources[split]) for split, errors in bad.items() if errors)
-            error = BadImagesError(where, [each for errors in bad.values() for each in errors], total)
-            raise PackError(error.where, error.what, error.remedy)
+        if not skip_bad:
+            _refuse_bad(sources, bad, total)
         with writing(out):
             _sweep(out)
     return {split: Shards(out / split) for split in sources}
@@ -91,6 +89,13 @@ def _sources(opened: Opened) -> dict[str, AnySource]:
     if opened.whole is not None:
         return {"train" if getattr(opened.whole, "subset", None) else "": opened.whole}
     return ({} if opened.train is None else {"train": opened.train}) | opened.evals
+
+
+def _refuse_bad(sources: Mapping[str, AnySource], bad: Mapping[str, list[ImageError]], total: int) -> None:
+    if any(bad.values()):
+        where = ", ".join(str(sources[split]) for split, errors in bad.items() if errors)
+        error = BadImagesError(where, [each for errors in bad.values() for each in errors], total)
+        raise PackError(error.where, error.what, error.remedy)
 
 
 def _pack_split(packer: Packer, workers: int, advance: Advance) -> list[ImageError]:
