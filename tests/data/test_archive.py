@@ -175,3 +175,13 @@ def test_a_damaged_archive_is_one_clear_error_or_unpacks(tmp_path_factory, kind,
         unpack(path, folder / "target", kind)
     except DataError as error:
         assert str(path) in str(error) and "\n" not in str(error)
+
+
+def test_a_header_of_thousands_of_fields_is_refused(tmp_path, target):
+    path = tmp_path / "a.tar"
+    info = tarfile.TarInfo("a.txt")
+    info.pax_headers = {f"field{number}": "x" for number in range(5000)}
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info)
+    with pytest.raises(DataError, match=r"a.tar: is damaged \(a header of \d\d,\d\d\d bytes\)"):
+        unpack(path, target, "tar")

@@ -4,19 +4,23 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
+from pyarrow import parquet
 
-from tests.data.packed import SMALL, contents, draw
+from tests.data.packed import SMALL, contents, draw, png
 from vitlab.data import pack as module
 from vitlab.data.digits import Digits
 from vitlab.data.folder import Folder
 from vitlab.data.image import decode
 from vitlab.data.index import JOB, MANIFEST
+from vitlab.data.limits import limits_of
 from vitlab.data.open import open_data
 from vitlab.data.pack import pack
 from vitlab.data.shards import Shards
 from vitlab.data.table import Table
-from vitlab.errors import DataError, PackError
+from vitlab.errors import DataError, ImageError, PackError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
@@ -121,6 +125,46 @@ def test_without_any_good_image_there_is_nothing_to_pack(tmp_path):
     spoil(source, "ant/0.jpg", "bee/0.jpg", "cat/0.jpg")
     with pytest.raises(PackError, match="no image that can be decoded"):
         pack(str(source), tmp_path / "out", skip_bad=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_was_there_stays_where_nothing_can_be_packed(tmp_path):
+    source = draw(tmp_path / "source", count=1)
+    spoil(source, "ant/0.jpg", "bee/0.jpg", "cat/0.jpg")
+    (tmp_path / "out").mkdir()
+    for skip_bad in (False, True):
+        with pytest.raises(PackError):
+            pack(str(source), tmp_path / "out", skip_bad=skip_bad)
+        assert not list((tmp_path / "out").iterdir())
+
+
+def test_with_a_split_without_any_good_image_the_others_are_gone_on_with(tmp_path):
+    for split in ("train", "val"):
+        draw(tmp_path / "source" / split, count=1)
+    kept = (tmp_path / "source/val/ant/0.jpg").read_bytes()
+    spoil(tmp_path / "source/val", "ant/0.jpg", "bee/0.jpg", "cat/0.jpg")
+    with pytest.raises(PackError, match="no image that can be decoded"):
+        pack(str(tmp_path / "source"), tmp_path / "out", skip_bad=True)
+    before = (tmp_path / "out/train/shard-000000.tar").stat().st_ino
+    (tmp_path / "source/val/ant/0.jpg").write_bytes(kept)
+    packs = pack(str(tmp_path / "source"), tmp_path / "out", skip_bad=True)
+    assert [len(packs["train"]), len(packs["val"])] == [3, 1]
+    assert (tmp_path / "out/train/shard-000000.tar").stat().st_ino == before
+
+
+def test_images_that_cannot_be_read_do_not_make_shards_of_one(tmp_path, monkeypatch):
+    def fail(self, index):
+        raise ImageError(self.key(index), "cannot be read (Stale file handle)")
+
+    source = draw(tmp_path / "source")
+    monkeypatch.setattr(Folder, "read", fail)
+    packer = module.Packer(Folder(source), tmp_path, tmp_path, module.SHARD_BYTES, skip_bad=True)
+    assert packer.per_shard == 2500 and packer.shards == 1
+
+
+def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path):
+    with pytest.raises(DataError, match=r"/proc/x: cannot be made or written \(.+\); choose another folder"):
+        pack("digits", Path("/proc/x"))
 
 
 def test_data_that_are_pixels_become_png(tmp_path):
@@ -190,6 +234,78 @@ def test_a_repair_that_changes_the_size_of_shards_starts_them_anew(tmp_path, mon
     assert contents_of(str(source), out) == wanted and len(wanted) == 5 + 3
 
 
+def _swap_files(source):
+    one, other = source / "ant/0.jpg", source / "ant/2\n.jpg"
+    one.rename(source / "ant/x")
+    other.rename(one)
+    (source / "ant/x").rename(other)
+
+
+def _rewrite(source):
+    (source / "ant/1.b.png").write_bytes((source / "bee/1.b.png").read_bytes())
+
+
+CHANGES = {
+    "renamed": lambda source: (source / "ant/4.b.jpg").rename(source / "ant/00.jpg"),
+    "replaced": _rewrite,
+    "swapped": _swap_files,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changed_in_the_source_since_it_was_interrupted_is_packed_again(tmp_path, change):
+    source, out = unfinished(tmp_path)
+    CHANGES[change](source)
+    assert contents_of(str(source), out, 2) == contents_of(str(source), tmp_path / "fresh")
+
+
+def test_what_changed_in_a_table_of_images_is_packed_again(tmp_path):
+    rows = {"image": [png(number) for number in range(40)], "label": ["ant", "bee"] * 20}
+    path, bad = tmp_path / "photos.parquet", b"not an image"
+    write_table(path, rows | {"image": [*rows["image"][:-1], bad]})
+    with pytest.raises(PackError, match="1 of 40 images"):
+        pack(str(path), tmp_path / "out", SMALL)
+    rows["image"][0], rows["image"][2] = rows["image"][2], rows["image"][0]
+    write_table(path, rows)
+    assert contents_of(str(path), tmp_path / "out", SMALL) == contents_of(str(path), tmp_path / "fresh", SMALL)
+
+
+def write_table(path, rows):
+    parquet.write_table(pa.table(rows), path)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_ready_split_that_is_done_is_made_again_where_it_changed(tmp_path, change):
+    source = tmp_path / "source"
+    for split in ("train", "val"):
+        draw(source / split)
+    good = (source / "val/cat/3.png").read_bytes()
+    spoil(source, "val/cat/3.png")
+    with pytest.raises(PackError):
+        pack(str(source), tmp_path / "out", SMALL)
+    assert (tmp_path / "out/train" / MANIFEST).exists()
+    (source / "val/cat/3.png").write_bytes(good)
+    CHANGES[change](source / "train")
+    assert contents_of(str(source), tmp_path / "out") == contents_of(str(source), tmp_path / "fresh")
+
+
+def test_images_that_are_allowed_or_repaired_later_are_not_left_out(tmp_path):
+    for split in ("train", "val"):
+        draw(tmp_path / "source" / split)
+    source = str(tmp_path / "source")
+    small = limits_of(119)  # every image has 120 pixels
+    Image.new("RGB", (4, 4)).save(tmp_path / "source/train/ant/1.b.png")
+    with pytest.raises(PackError):  # train is made of the one that is allowed, val cannot be
+        pack(source, tmp_path / "out", SMALL, skip_bad=True, limits=small)
+    assert contents_of(source, tmp_path / "out", limits=limits_of(120)) == contents_of(source, tmp_path / "fresh")
+
+
+def test_narrower_limits_hold_for_what_was_packed_in_wider_ones(tmp_path):
+    source, out = unfinished(tmp_path)
+    with pytest.raises(PackError, match="18 of 18 images"):
+        pack(str(source), out, SMALL, limits=limits_of(119))
+
+
 @pytest.mark.parametrize(
     ("taken", "words"),
     [
@@ -226,10 +342,10 @@ def test_two_processes_do_not_pack_into_one_folder(tmp_path):
 
 
 def test_a_disk_that_will_not_hold_it_is_said_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: module.shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(PackError, match=r"would take about 0.0 GB more, and 0.0 GB are free; make room"):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: module.shutil._ntuple_diskusage(10, 9, 1_200_000))
+    with pytest.raises(PackError, match=r"would take about 6 MB more, and 1 MB are free; make room"):
         pack("digits", tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.tar"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_notes_are_swept_away_last_and_that_too_can_be_gone_on_with(tmp_path):

@@ -85,6 +85,8 @@ def test_a_member_that_climbs_out_is_refused_by_name(name):
         (run(image=member("0000000012.jpg", b"", type=tarfile.LNKTYPE, linkname="../x")), "is a link, not a file"),
         (run(image=member("0000000012.jpg", b"", type=tarfile.CHRTYPE)), "is a device, not a file"),
         (run(image=member("0000000012.jpg", b"10 size=9\n", type=tarfile.XHDTYPE)), "a size in an extra header"),
+        (run(image=member("0000000012.jpg", b"6 a=b\n" * 101, type=tarfile.XHDTYPE)), "header of more than 100 fields"),
+        (run(image=member("0000000012.jpg", b"6 a=b\n5 a=b\n", type=tarfile.XHDTYPE)), "header that is damaged"),
         (run(image=member("0000000012.jpg")[:BLOCK]), "claims 1 bytes, more than there are"),
         (run() + member("0000000013.cls"), "one whole example"),
         (run(second=member("0000000012.png")), "a label, a name and an image"),

@@ -22,17 +22,16 @@ def pack(
     When it is interrupted, the same command goes on. The result is used like any data set, also where it was copied to: vitlab
     finetune OUT, vitlab finetune s3://bucket/OUT.
     """
-    import os
-
     from vitlab.cli.bar import bar
     from vitlab.data.limits import limits_of
     from vitlab.data.pack import pack as pack_data
+    from vitlab.data.scan import cores
 
     size = options.parse_bytes(shard_size, "--shard-size")
     skip_bad = on_bad_image == options.OnBadImage.SKIP
     try:
         with bar("packing") as advance:
-            crew, limits = workers or os.cpu_count() or 1, limits_of(max_pixels)
+            crew, limits = workers or cores(), limits_of(max_pixels)
             packs = pack_data(source, out, size, crew, skip_bad=skip_bad, limits=limits, advance=advance)
     except KeyboardInterrupt:
         typer.echo("what is packed is kept; the same command goes on", err=True)

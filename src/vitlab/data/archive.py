@@ -19,8 +19,8 @@ Kind = Literal["tar", "zip", "gz"]
 MAX_MEMBERS = 1_000_000
 LEAST_LIMIT, RATIO = 256 << 20, 30
 """What an archive may unpack to, unless it is known: so many times its own size, but no less than this."""
-MAX_HEADER = 1 << 20
-"""Of a member's long name and other details, which are read into memory."""
+MAX_HEADER = 1 << 16
+"""Of a member's long name and other details, which are read into memory, by tarfile in time that grows with their square."""
 _PIECE = 1 << 20
 
 H = TypeVar("H", bound="_Header")

@@ -90,8 +90,11 @@ class Folder(DataPath):
         Raises:
             ImageError: the file has gone, or may not be read.
         """
-        name = self.listing.names[self.place_of(index)]
-        return Example(read_file(self.path / name), int(self.labels[index]), printable(name))
+        return Example(read_file(self.file(index)), int(self.labels[index]), self.key(index))
+
+    def file(self, index: int) -> Path:
+        """Return the file of the example at `index`."""
+        return self.path / self.listing.names[self.place_of(index)]
 
     def key(self, index: int) -> str:
         """Return the key of the example at `index` without reading its file."""

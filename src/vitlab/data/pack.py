@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +21,8 @@ from vitlab.data.crew import Advance, share
 from vitlab.data.index import INDEX, JOB, LABEL, MANIFEST, PLACE, SUMS, Manifest, Skipped, shard_name
 from vitlab.data.limits import LIMITS, Limits
 from vitlab.data.open import AnySource, Opened, open_data
-from vitlab.data.packer import Note, Packer, writing
+from vitlab.data.packer import Note, Packer, is_full, writing
+from vitlab.data.path import SPLITS
 from vitlab.data.shards import Shards
 from vitlab.errors import BadImagesError, DataError, ImageError, PackError
 
@@ -35,7 +36,7 @@ def pack(
     name: str,
     out: Path,
     shard_bytes: int = SHARD_BYTES,
-    workers: int = 1,
+    workers: int = 0,
     *,
     skip_bad: bool = False,
     limits: Limits = LIMITS,
@@ -45,12 +46,13 @@ def pack(
 
     Ready splits go into the sub-folders train, val and test. Shards have about `shard_bytes`. Every image is decoded once; with
     `skip_bad` those that cannot be are left out and noted in the manifest. `advance` is told how many examples of how many are
-    done. An interrupted packing of the same data into `out` goes on. Examples stay in the order of the source, and the bytes of
-    their files are not changed; data that are pixels become PNG.
+    done. `workers` processes share the work and end it where one of them hangs; none means this process, which nobody watches.
+    An interrupted packing of the same data into `out` goes on. Examples stay in the order of the source, and the bytes of their
+    files are not changed; data that are pixels become PNG.
 
     Raises:
         DataError: there is no such data set, or `out` holds something else, or another process packs into it.
-        PackError: images cannot be decoded (all are named), the disk is full or failing, or a process was killed.
+        PackError: images cannot be decoded (all are named), the disk is full or failing, or a process was killed or hangs.
     """
     sources = _sources(open_data(name))
     _refuse_inside(sources, out)
@@ -63,15 +65,20 @@ def pack(
 
     with _claimed(out, _identity(sources, shard_bytes)):
         packers = {
-            split: Packer(source, out / split, out / _DRAFT / (split or "whole"), shard_bytes, skip_bad, limits)
+            split: Packer(
+                source, out / split, out / _DRAFT / (split or "whole"), shard_bytes, skip_bad, limits, workers
+            )
             for split, source in sources.items()
         }
+        if all((packer.target / MANIFEST).exists() for packer in packers.values()):  # only its notes were left
+            with writing(out):
+                _sweep(out)
+            more(total)
+            return {split: Shards(out / split) for split in sources}
         _check_room(out, packers)
         bad = {split: _pack_split(packer, workers, more) for split, packer in packers.items()}
-        if any(bad.values()) and not skip_bad:
-            where = ", ".join(str(sources[split]) for split, errors in bad.items() if errors)
-            error = BadImagesError(where, [each for errors in bad.values() for each in errors], total)
-            raise PackError(error.where, error.what, error.remedy, error.items)
+        if not skip_bad:
+            _refuse_bad(sources, bad, total)
         with writing(out):
             _sweep(out)
     return {split: Shards(out / split) for split in sources}
@@ -84,11 +91,24 @@ def _sources(opened: Opened) -> dict[str, AnySource]:
     return ({} if opened.train is None else {"train": opened.train}) | opened.evals
 
 
+def _refuse_bad(sources: Mapping[str, AnySource], bad: Mapping[str, list[ImageError]], total: int) -> None:
+    if any(bad.values()):
+        where = ", ".join(str(sources[split]) for split, errors in bad.items() if errors)
+        error = BadImagesError(where, [each for errors in bad.values() for each in errors], total)
+        raise PackError(error.where, error.what, error.remedy, error.items)
+
+
 def _pack_split(packer: Packer, workers: int, advance: Advance) -> list[ImageError]:
     """Pack one source and return the images that cannot be used; without `skip_bad` these keep it from being finished."""
     if (packer.target / MANIFEST).exists():
-        advance(len(packer.source))
-        return []
+        with closing(share(packer.is_kept, range(packer.shards), workers, lambda _: None, packer.name)) as kept:
+            unchanged = all(kept)
+        if unchanged:
+            advance(len(packer.source))
+            return []
+        with writing(packer.target):
+            files.remove(packer.target / MANIFEST)  # first: what has one is whole
+            files.flush_folder(packer.target)
     with writing(packer.target):
         packer.target.mkdir(parents=True, exist_ok=True)
         packer.notes.mkdir(parents=True, exist_ok=True)
@@ -98,7 +118,7 @@ def _pack_split(packer: Packer, workers: int, advance: Advance) -> list[ImageErr
         return shard, packer.make(shard, tell)
 
     try:
-        for shard, errors in share(make, range(packer.shards), workers, advance):
+        for shard, errors in share(make, range(packer.shards), workers, advance, packer.name):
             if errors:
                 bad[shard] = errors
         found = [error for shard in sorted(bad) for error in bad[shard]]
@@ -126,6 +146,8 @@ def _finish(packer: Packer) -> None:
     if files.sha256(draft) != index_sha256:
         raise PackError(draft, "reads back other bytes than were written", "the disk or its cable is failing")
     if examples == 0:
+        for path in wanted:
+            files.remove(path)
         raise PackError(str(packer.source), "has no image that can be decoded", "there is nothing to pack")
     lines = [f"{note.sha256}  {shard_name(shard)}\n" for shard, note in _notes(packer)]
     sums = "".join([*lines, f"{index_sha256}  {INDEX}\n"]).encode()
@@ -200,7 +222,8 @@ def _check_room(out: Path, packers: Mapping[str, Packer]) -> None:
     needed = sum(packer.expected_bytes for packer in packers.values()) - there
     free = shutil.disk_usage(out).free
     if needed > free:
-        what = f"would take about {needed / 1e9:,.1f} GB more, and {free / 1e9:,.1f} GB are free"
+        unit, name = (1e9, "GB") if needed >= 1e10 else (1e6, "MB")
+        what = f"would take about {needed / unit:,.0f} {name} more, and {free / unit:,.0f} {name} are free"
         raise PackError(out, what, "make room, or choose another disk")
 
 
@@ -213,9 +236,8 @@ def _claimed(out: Path, identity: bytes) -> Generator[None]:
         packed = (out / MANIFEST).exists() or (out.is_dir() and any(out.glob(f"*/{MANIFEST}")))
         taken_by = "is packed already" if packed else "is not empty" if out.is_dir() else "is a file"
         raise DataError(out, taken_by, "choose another folder")
-    with writing(out):
-        job.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(job.with_name("lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    new = not out.exists()
+    lock = _lock_file(out)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -227,9 +249,34 @@ def _claimed(out: Path, identity: bytes) -> Generator[None]:
         elif job.read_bytes() != identity:
             what = "holds an unfinished pack of other data, or with another --shard-size"
             raise DataError(out, what, "choose another folder, or remove it")
-        yield
+        try:
+            yield
+        finally:
+            if not any(out.rglob("shard-*.tar")):
+                _abandon(out, new)
     finally:
         os.close(lock)
+
+
+def _lock_file(out: Path) -> int:
+    """Return the open file that is locked while `out`, which is made, is packed into."""
+    path = (out / JOB).with_name("lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if is_full(error):
+            raise PackError(out, f"cannot be made ({error.strerror})", "make room; the same command goes on") from None
+        raise DataError(out, f"cannot be made or written ({error.strerror})", "choose another folder") from None
+
+
+def _abandon(out: Path, new: bool) -> None:
+    """Leave nothing where nothing is packed that could be gone on with; `out` itself where it was there before."""
+    with suppress(OSError):
+        _sweep(out)
+    for folder in (*(out / split for split in SPLITS), *([out] if new else [])):
+        with suppress(OSError):  # it is not there, or holds something
+            folder.rmdir()
 
 
 def _sweep(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -56,6 +57,15 @@ class Keyed(Protocol):
 
     def key(self, index: int) -> str:
         """Return the key of the example at `index`."""
+        ...
+
+
+@runtime_checkable
+class Filed(Protocol):
+    """A source whose examples may be files of their own."""
+
+    def file(self, index: int) -> Path | None:
+        """Return the file of the example at `index`, None where it is a part of another."""
         ...
 
 

@@ -85,6 +85,14 @@ class Table(DataPath):
         data, key = self.listing.read(self.place_of(index))
         return Example(data, label_at(self.labels, index), key)
 
+    def key(self, index: int) -> str:
+        """Return the key of the row at `index` without reading its image."""
+        return self.listing.key(self.place_of(index))
+
+    def file(self, index: int) -> Path | None:
+        """Return the file that the row at `index` of CSV or JSONL names, None where the table holds the image."""
+        return self.listing.file(self.place_of(index))
+
 
 def find_splits(path: Path) -> dict[str, str]:
     """Return the ready splits of the table at `path`: "train", "val", "test" to what its files call them.
@@ -186,6 +194,12 @@ class _Stored:
     def read(self, index: int) -> tuple[bytes, str]:
         return self.rows.read(index)
 
+    def key(self, index: int) -> str:
+        return self.rows.key(index)
+
+    def file(self, index: int) -> None:
+        del index
+
 
 def _note_slowness(path: Path, rows: ParquetRows) -> None:
     """Say once a table, and not again in worker processes, that it is slow to read, and what to do."""
@@ -227,7 +241,13 @@ class _FileNames:
         self.classes, self.labels = encode(str(table), cells.column(), None, rows.__getitem__)
 
     def read(self, index: int) -> tuple[bytes, str]:
-        return read_file(self._root / self._names[index]), printable(self._names[index])
+        return read_file(self.file(index)), self.key(index)
+
+    def key(self, index: int) -> str:
+        return printable(self._names[index])
+
+    def file(self, index: int) -> Path:
+        return self._root / self._names[index]
 
 
 def _rows(file: Path) -> Iterator[Mapping[str | None, Any]]:

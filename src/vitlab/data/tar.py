@@ -23,9 +23,11 @@ MAX_IMAGE = 1 << 30
 MAX_MEMBERS = 1_000_000
 """Of one tar file: more are a mistake or an attack, and a list of them would have no bound."""
 _MAX_NAME = 1 << 16  # bytes, of this and of other things in extra headers
+_MAX_FIELDS = 100  # in an extra header, which has a few: the times of a file, perhaps its attributes
 MAX_RUN = MAX_IMAGE + 2 * _MAX_NAME + (1 << 20)
 """Bytes of one example, with a label that may be long; larger claims are refused before anything is read."""
 _NAME = re.compile(r"(\d{10,20})\.(cls|json|name\.txt|[a-z0-9]{1,4})")
+_FIELD = re.compile(rb"(\d{1,5}) ([^=]+)=")
 _KINDS = (  # how the bytes of an image file begin; webdataset chooses its decoder by the suffix
     (rb"\xff\xd8\xff", "jpg"),
     (rb"\x89PNG", "png"),
@@ -198,12 +200,16 @@ def _long_name(kind: bytes, content: bytes) -> str | None:
     if kind == tarfile.GNUTYPE_LONGNAME:
         return content.rstrip(b"\0").decode(errors="surrogateescape")
     fields: dict[bytes, bytes] = {}
-    while content.strip(b"\0"):
-        found = re.match(rb"(\d{1,5}) ([^=]+)=", content)
-        length = int(found[1]) if found else 0
-        if found is None or content[length - 1 : length] != b"\n" or length <= found.end():
+    start, end, count = 0, len(content.rstrip(b"\0")), 0
+    while start < end:
+        found = _FIELD.match(content, start)
+        stop = start + int(found[1]) if found else 0
+        if found is None or content[stop - 1 : stop] != b"\n" or stop <= found.end():
             raise TarError("has an extra header that is damaged")
-        fields[found[2]], content = content[found.end() : length - 1], content[length:]
+        fields[found[2]] = content[found.end() : stop - 1]
+        start, count = stop, count + 1
+        if count > _MAX_FIELDS:
+            raise TarError(f"has an extra header of more than {_MAX_FIELDS} fields")
     if b"size" in fields or any(key.startswith(b"GNU.sparse") for key in fields):
         raise TarError("has a size in an extra header")
     return fields[b"path"].decode(errors="surrogateescape") if b"path" in fields and kind != tarfile.XGLTYPE else None
