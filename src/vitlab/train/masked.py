@@ -91,7 +91,7 @@ class MaskedTask(nn.Module):
         self,
         model: Classifier,
         images: UInt8[Tensor, "b c h w"],
-        labels: Int64[Tensor, " b"],
+        labels: Int64[Tensor, "b *m"],
         generator: Generator | None = None,
     ) -> Float[Tensor, " b"]:
         """Return the loss of every image, the mean over its corrupted patches."""
