@@ -22,6 +22,7 @@ from pydantic import Field
 
 from vitlab.config import Json, Settings, nearest, parse
 from vitlab.data.archive import Kind
+from vitlab.data.labels import label_at
 from vitlab.data.layouts.examples import Examples, numbered_classes
 from vitlab.data.layouts.files import ImageLists
 from vitlab.data.layouts.kinds import AnyLayout
@@ -251,9 +252,7 @@ class Catalogued(DataPath):
             ImageError: the file has gone, or may not be read.
         """
         data, name = self.listing.read(self.place_of(index))
-        label: Any = self.labels[index]  # a number, or a padded row of them
-        label = int(label) if label.ndim == 0 else tuple(label[label >= 0].tolist())
-        return Example(data, label, f"{self.name}/{printable(name)}")
+        return Example(data, label_at(self.labels, index), f"{self.name}/{printable(name)}")
 
 
 class Chosen:

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from vitlab import files
 from vitlab.config import Settings, parse
+from vitlab.data.labels import label_at
 from vitlab.data.store import Store, is_address, open_store
 from vitlab.data.tar import MAX_RUN, Packed, TarError, unpack_example
 from vitlab.errors import DataError, ImageError, SettingsError
@@ -108,8 +109,7 @@ class Pack:
 
     def _check(self, index: int, packed: Packed, where: str) -> None:
         """Refuse an example that is not the one that the index names: a shard or an index of another pack."""
-        row = self.labels[index]
-        label = int(row) if row.ndim == 0 else tuple(int(each) for each in row if each >= 0)
+        label = label_at(self.labels, index)
         wanted = f"example {index}, label {label}"
         if packed.label != label or not index <= packed.number <= index + len(self.manifest.skipped):
             what = f"holds example {packed.number}, label {packed.label}, where the index says {wanted}"

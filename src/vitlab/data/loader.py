@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from vitlab.data.batch import Batch, collate
 from vitlab.data.check import find_bad_images
 from vitlab.data.image import Picture, decode
+from vitlab.data.labels import Labels
 from vitlab.data.limits import LIMITS, Limits
 from vitlab.data.order import examples_at
 from vitlab.data.preprocess import ImageSpec
@@ -17,8 +17,6 @@ from vitlab.data.source import Example, Pixels, Source
 from vitlab.data.transforms import Augment
 from vitlab.data.workers import ahead, at
 from vitlab.errors import BadImagesError, DataError, ImageError, SettingsError, VitlabError
-
-Labels = NDArray[np.int64]
 
 
 def pixels_of(example: Example, limits: Limits = LIMITS) -> Pixels:

@@ -23,9 +23,10 @@ from vitlab.config import Settings, to_json
 from vitlab.data.crew import Advance, at, share
 from vitlab.data.image import decode
 from vitlab.data.index import shard_name
+from vitlab.data.labels import label_at
 from vitlab.data.limits import LIMITS, Limits
 from vitlab.data.source import Example, Filed, Source, name_of
-from vitlab.data.tar import END, MEMBERS, Label, Packed, TarError, pack_example, unpack_example
+from vitlab.data.tar import END, MEMBERS, Packed, TarError, pack_example, unpack_example
 from vitlab.errors import ImageError, PackError
 
 _MAX_EXAMPLES = 1_000_000 // MEMBERS  # what reads a tar may refuse more than a million members
@@ -109,11 +110,6 @@ class Packer:
     def name(self, index: int) -> str:
         """Return what to call an example that is not to be read."""
         return name_of(self.source, index)
-
-    def label(self, index: int) -> Label:
-        """Return the label of an example, or its labels where the source has several."""
-        row = self.source.labels[index]
-        return int(row) if row.ndim == 0 else tuple(int(each) for each in row if each >= 0)
 
     def note(self, shard: int) -> Note | None:
         """Return the note of a finished shard, None where there is none of as many examples."""
@@ -201,7 +197,7 @@ class Packer:
                     bad.append((index, error))
                 else:
                     if self.skip_bad or not bad:  # else it is made again, when they are repaired
-                        run = pack_example(Packed(index, self.label(index), example.key, image))
+                        run = pack_example(Packed(index, label_at(self.source.labels, index), example.key, image))
                         _put(file, draft, run)
                         digest.update(run)
                         sizes.append(len(run))

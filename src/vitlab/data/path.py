@@ -167,6 +167,11 @@ def printable(name: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
 
 
+def leads_out(name: str) -> bool:
+    """Return whether the path `name` is absolute or climbs, on any system, and so leads out of the folder it is relative to."""
+    return re.match(r"[\\/]|[A-Za-z]:", name) is not None or ".." in re.split(r"[\\/]", name)
+
+
 def inside(name: object, row: str) -> str:
     """Return `name`, of an image in a table, if it is a path that stays inside the folder it is relative to.
 
@@ -175,7 +180,7 @@ def inside(name: object, row: str) -> str:
     """
     if not isinstance(name, str) or not name.strip():
         raise DataError(row, "holds no file name in this row", "add it, or remove the row")
-    if re.match(r"[\\/]|[A-Za-z]:", name) or ".." in re.split(r"[\\/]", name) or "\0" in name:
+    if leads_out(name) or "\0" in name:
         what = f"file name {name!r} leads out of the table's folder"
         raise DataError(row, what, "move the image into that folder, and name it relative to it")
     try:

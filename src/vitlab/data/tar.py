@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-Label = int | tuple[int, ...]
+from vitlab.data.labels import Label
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from vitlab.data.path import leads_out
 from vitlab.data.source import Pixels
 from vitlab.errors import DataError
 
@@ -85,7 +85,7 @@ def inside(name: str, where: Path) -> str:
     Raises:
         DataError: it is empty, absolute, or leads out.
     """
-    if not name or re.match(r"[\\/]|[A-Za-z]:", name) or ".." in re.split(r"[\\/]", name) or not name.isprintable():
+    if not name or leads_out(name) or not name.isprintable():
         raise DataError(where, f"names {name!r}, which is no file of this data set", "fetch it again")
     return name
 
