@@ -67,7 +67,7 @@ def _beside_a_step(photos: list[bytes]) -> Row:
 
         def train(given: Iterable[Batch]) -> None:
             for batch in given:
-                train_step(state, batch, settings)
+                train_step(state, batch.pieces(settings.pieces), settings).read(state)
 
         claim = f"{STEPS} training steps of S/16 at 224, batch {BATCH}, from JPEG files, 1 worker"
         limit = "the same on batches in memory (the limit is 1)"

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 import pytest
@@ -13,12 +13,13 @@ from torch.utils.data import Dataset
 
 from vitlab.data import workers
 from vitlab.data.digits import Digits
-from vitlab.data.loader import EvalBatches, Share, TrainBatches, load
+from vitlab.data.loader import EvalBatches, Pieces, TrainBatches, load
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Subset
 from vitlab.data.transforms import Augment
 from vitlab.data.workers import ahead, at
-from vitlab.errors import SettingsError, WorkerError
+from vitlab.errors import WorkerError
+from vitlab.ranks import Ranks
 
 SPEC = ImageSpec(height=8, width=8)
 
@@ -137,57 +138,60 @@ def test_a_thread_may_load_too():
     assert found == list(range(5))
 
 
-def digest(batches: list[TrainBatches], steps: int, count: int) -> str:
-    """What training sees in `steps` steps when the ranks' rows are put together."""
-    seen = hashlib.sha256()
-    for ranks in zip(*(load(part, range(steps), count) for part in batches), strict=True):
-        seen.update(torch.cat([batch.images for batch in ranks]).numpy().tobytes())
-        seen.update(torch.cat([batch.labels for batch in ranks]).numpy().tobytes())
-        seen.update("\n".join(key for batch in ranks for key in batch.keys).encode())
+def make_pieces(size: int, count: int = 9) -> TrainBatches:
+    source = Subset(Digits(), range(count))
+    return TrainBatches(source, source.labels, SPEC, Augment(), size, 3)
+
+
+def digest(size: int, world: int, count: int, steps: int = 4, batch_size: int = 8) -> str:
+    """What training sees in `steps` steps when the pieces of the ranks are put together."""
+    seen, in_step = hashlib.sha256(), batch_size // size
+    places = [Pieces(0, steps, in_step, Ranks(rank, world)) for rank in range(world)]
+    parts = [load(make_pieces(size), each, count) for each in places]
+    for _ in range(steps):
+        pieces = [batch for part in parts for batch in islice(part, in_step // world)]
+        seen.update(torch.cat([batch.images for batch in pieces]).numpy().tobytes())
+        seen.update(torch.cat([batch.labels for batch in pieces]).numpy().tobytes())
+        seen.update("\n".join(key for batch in pieces for key in batch.keys).encode())
     return seen.hexdigest()
-
-
-def shared(world: int, batch_size: int = 8) -> list[TrainBatches]:
-    source = Subset(Digits(), range(9))
-    how = (source, source.labels, SPEC, Augment(), batch_size, 3)
-    return [TrainBatches(*how, Share(rank, world)) for rank in range(world)]
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_any_number_of_ranks_and_workers_sees_the_same_batches(world, count):
+@pytest.mark.parametrize("size", [1, 2])
+def test_any_number_of_ranks_and_workers_and_any_size_of_pieces_sees_the_same_batches(world, count, size):
     if world * count <= 4:  # more processes say no more
-        assert digest(shared(world), 4, count) == digest(shared(1), 4, 0)
+        assert digest(size, world, count) == digest(8, 1, 0)
+
+
+def test_the_pieces_of_a_rank_are_a_run_in_every_step():
+    assert list(Pieces(2, 4, 4, Ranks(1, 2))) == [10, 11, 14, 15]
+    assert list(Pieces(0, 2, 3)) == list(range(6)) and Pieces(0, 2, 3)[1:3] == [1, 2]
+    assert len(Pieces(5, 5, 4)) == len(Pieces(6, 5, 4)) == 0
 
 
 def test_ranks_evaluate_every_example_once(make_source):
     source = make_source(11)
     for world in (1, 2, 4):
-        ranks = [EvalBatches(source, SPEC, 4, Share(rank, world)) for rank in range(world)]
-        batches = [batch for rank in ranks for batch in load(rank, range(len(rank)))]
-        assert {batch.images.shape[0] for batch in batches} == {4 // world}
-        keys = [key for batch in batches for key in batch.keys]
-        assert sorted(keys) == sorted(f"image-{index}" for index in range(11))
+        ranks = [EvalBatches(source, SPEC, 2, Ranks(rank, world)) for rank in range(world)]
+        assert len({len(rank) for rank in ranks}) == 1  # none waits for another for ever
+        rounds = zip(*(load(rank, range(len(rank))) for rank in ranks), strict=True)
+        batches = [batch for batches in rounds for batch in batches]
+        assert {batch.images.shape[0] for batch in batches} == {2}
+        assert [key for batch in batches for key in batch.keys] == [f"image-{index}" for index in range(11)]
         assert sum(int(batch.valid.sum()) for batch in batches) == 11
         labels = np.concatenate([batch.labels[batch.valid].numpy() for batch in batches])
-        assert sorted(labels) == sorted(source.labels)
+        assert labels.tolist() == source.labels.tolist()
 
 
-def test_a_batch_that_the_ranks_cannot_divide_is_refused(make_source):
-    with pytest.raises(SettingsError, match=r"--batch-size: 6 cannot be divided among 4 processes"):
-        EvalBatches(make_source(3), SPEC, 6, Share(0, 4))
-
-
-def record(path, share: Share, count: int, steps: int) -> None:
-    """Write what one rank sees: a line for every row of every step."""
-    source = Subset(Digits(), range(1000))
-    batches = TrainBatches(source, source.labels, SPEC, Augment(), 8, 3, share)
+def record(path, ranks: Ranks, count: int, steps: int) -> None:
+    """Write what one rank sees, in pieces of two: a line for every row of every step."""
+    batches, places = make_pieces(2, 1000), Pieces(0, steps, 4, ranks)
     with path.open("w") as file:
-        for step, batch in enumerate(load(batches, range(steps), count)):
+        for number, batch in zip(places, load(batches, places, count), strict=True):
             for row, key in enumerate(batch.keys):
                 image = hashlib.sha256(batch.images[row].numpy().tobytes()).hexdigest()
-                place = step * 8 + share.rows(8)[row]
-                file.write(f"{place:06d} {key} {int(batch.labels[row])} {image}\n")
+                file.write(f"{2 * number + row:06d} {key} {int(batch.labels[row])} {image}\n")
 
 
 @pytest.mark.slow
@@ -198,7 +202,7 @@ def test_five_hundred_steps_are_the_same_on_any_number_of_processes(tmp_path):
     for world, count in product((1, 2, 4), (0, 1, 3)):
         paths = [tmp_path / f"{world}-{count}-{rank}" for rank in range(world)]
         ranks = [
-            context.Process(target=record, args=(path, Share(rank, world), count, 500))
+            context.Process(target=record, args=(path, Ranks(rank, world), count, 500))
             for rank, path in enumerate(paths)
         ]
         for rank in ranks:

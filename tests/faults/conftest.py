@@ -44,7 +44,7 @@ class Runs:
         rng, ends, begun = random.Random(luck), [], []
         for _ in range(kills):
             verb = "resume" if (folder / "config.json").exists() else "start"
-            after = rng.randint(0, 12)
+            after = rng.randint(0, 16)  # some more than one checkpoint takes, which is written meanwhile
             delay = (
                 rng.random() ** 3 * 0.05 if after else rng.random() * 0.3
             )  # before the first event: while it is set up

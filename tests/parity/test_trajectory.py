@@ -43,7 +43,7 @@ def run(case, model, settings, images, agree, watch=None):
     state = TrainState.start(model, settings)
     losses, norms, rates = [], [], []
     for batch in batches_of(images):
-        result = train_step(state, batch, settings)
+        result = train_step(state, batch.pieces(settings.pieces), settings).read(state)
         losses.append(result.loss)
         norms.append(result.grad_norm)
         rates.append(result.lr)

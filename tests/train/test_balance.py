@@ -89,7 +89,10 @@ def test_weighted_micro_batches_make_the_same_update(make_state, make_training, 
     whole, split = make_training(objective=objective), make_training(objective=objective, micro_batch_size=micro)
     one, other = (TrainState.start(make_state().model, settings, weights) for settings in (whole, split))
     for step in range(3):
-        result, result2 = train_step(one, make_batch(step), whole), train_step(other, make_batch(step), split)
+        result, result2 = (
+            train_step(one, make_batch(step).pieces(whole.pieces), whole).read(one),
+            train_step(other, make_batch(step).pieces(split.pieces), split).read(other),
+        )
         assert result2.loss == pytest.approx(result.loss, rel=1e-5)
     for (name, new), old in zip(other.named_parameters(), one.model.parameters(), strict=True):
         torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-6, msg=name)

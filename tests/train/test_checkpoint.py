@@ -21,7 +21,7 @@ def two(tmp_path, make_state, make_training, make_batch, snapshot):
     settings = make_training(optimizer=Adam())
     state, held = make_state(settings), {}
     for step in range(2):
-        train_step(state, make_batch(step), settings)
+        train_step(state, make_batch(step).pieces(settings.pieces), settings).read(state)
         held[state.step] = snapshot(state)
         checkpoint.write(tmp_path, state, 100 * state.step)
     return tmp_path, held
@@ -48,11 +48,11 @@ def test_the_next_update_after_a_restore_is_that_of_the_run(two, make_state, mak
     settings = make_training(optimizer=Adam())
     straight = make_state(settings)
     for step in range(4):
-        train_step(straight, make_batch(step), settings)
+        train_step(straight, make_batch(step).pieces(settings.pieces), settings).read(straight)
     state, found = make_state(settings), checkpoint.read(two[0])
     state.restore(found.step, found.parameters, found.optimizer)
     for step in range(2, 4):
-        train_step(state, make_batch(step), settings)
+        train_step(state, make_batch(step).pieces(settings.pieces), settings).read(state)
     assert same(snapshot(state), snapshot(straight))
 
 

@@ -62,7 +62,9 @@ def go(tmp_path, make_state, make_training, snapshot):
         state = state or make_state(settings, dropout=dropout)
         source = source or Small()
         labels = source.labels % 3
-        batches = TrainBatches(source, labels, state.model.image_spec, Augment(), settings.batch_size, settings.seed)
+        batches = TrainBatches(
+            source, labels, state.model.image_spec, Augment(), settings.batch_size // settings.pieces, settings.seed
+        )
         events = events or Events()
         opened = LoggedRun.reopen(tmp_path / name) if resume else LoggedRun.create(tmp_path / name, {}, {})
         opened.events = events
@@ -198,7 +200,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_last_checkpoint_whole(g
 
 
 def test_one_bad_image_stops_nothing_in_the_error_of_another_kind(go, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise ValueError("a bug")
 
     monkeypatch.setattr(loop, "train_step", broken)

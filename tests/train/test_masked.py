@@ -78,7 +78,7 @@ def test_each_target_trains_the_model_the_mask_and_the_prediction(settings, make
     state = TrainState.start(build(settings, seed=1), training)
     assert state.task.prediction.out_features == outputs
     before = {name: parameter.detach().clone() for name, parameter in state.named_parameters()}
-    losses = [train_step(state, make_batch(0), training).loss for _ in range(8)]
+    losses = [train_step(state, make_batch(0).pieces(training.pieces), training).read(state).loss for _ in range(8)]
     assert losses[-1] < losses[1]
     changed = {name for name, parameter in state.named_parameters() if not torch.equal(parameter, before[name])}
     assert {"task.mask_embedding", "task.prediction.weight", "stem.projection.weight", "position.table"} <= changed
@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_training_bit_for_bit(settings, make_traini
         training = make_training(objective=MaskedPatches())
         state = TrainState.start(build(settings, seed=1), training)
         for step in range(3):
-            train_step(state, make_batch(step), training)
+            train_step(state, make_batch(step).pieces(training.pieces), training).read(state)
         return dict(state.named_parameters())
 
     first, second = trained(), trained()

@@ -228,8 +228,8 @@ def test_a_damaged_checkpoint_is_said_and_the_metrics_go_back_with_the_state(tmp
     with create(tmp_path / "run") as run:
         for last in (2, 4):
             logged(run, state, last)
-            newest = run.save_checkpoint(state)
-    model = newest / "model.safetensors"
+            run.save_checkpoint(state)
+    model = tmp_path / "run" / "checkpoints" / "step-000004" / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-1])
     state = make_state()
     with RunFolder.reopen(tmp_path / "run") as run:
@@ -243,12 +243,12 @@ def test_a_damaged_checkpoint_is_said_and_the_metrics_go_back_with_the_state(tmp
 
 
 def test_a_run_is_finished_when_its_model_is_whole(tmp_path, make_state, monkeypatch):
-    model = make_state().model
+    state = make_state()
     with create(tmp_path / "run") as run:
         with monkeypatch.context() as patch:
             Fault(patch, 1, "half", errno.ENOSPC)
             with pytest.raises(OSError, match="No space"):
-                run.save_model(model)
+                run.save_model(state)
         assert not run.finished
-        assert run.save_model(model) == tmp_path / "run" / "model.safetensors"
+        run.save_model(state)
         assert run.finished

@@ -1,6 +1,6 @@
 """Batch: what travels from the data to a training or evaluation step."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,13 @@ class Batch:
             self.valid.to(device, non_blocking=True),
             self.keys,
         )
+
+    def pieces(self, count: int) -> "Iterator[Batch]":
+        """Yield the batch in `count` parts of one size, in order."""
+        size = len(self.valid) // count
+        for start in range(0, size * count, size):
+            rows = slice(start, start + size)
+            yield Batch(self.images[rows], self.labels[rows], self.valid[rows], self.keys[rows])
 
 
 def collate(

@@ -1,7 +1,9 @@
 """Batches from a source: in the order that the seed and the step fix, from any number of worker processes, nothing dropped."""
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -16,7 +18,8 @@ from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Example, Pixels, Source
 from vitlab.data.transforms import Augment
 from vitlab.data.workers import ahead, at
-from vitlab.errors import BadImagesError, DataError, ImageError, SettingsError, VitlabError
+from vitlab.errors import BadImagesError, DataError, ImageError, VitlabError
+from vitlab.ranks import ALONE, Ranks
 
 
 def pixels_of(example: Example, limits: Limits = LIMITS) -> Pixels:
@@ -32,55 +35,51 @@ def _picture(example: Example, spec: ImageSpec) -> Picture:
     return spec.open(example.data, example.key) if isinstance(example.data, bytes) else example.data
 
 
-class Share(NamedTuple):
-    """Which rows of every batch a process makes: those of one rank among `world`."""
+@dataclass(frozen=True)
+class Pieces(Sequence[int]):
+    """Which pieces of the batches from step `first` to `last` (excluded) are a rank's, in the order in which they are trained on.
 
-    rank: int = 0
-    world: int = 1
+    Piece q of the `in_step` of step s has the number s · in_step + q; a rank takes a run of them in every step.
+    """
 
-    def rows(self, batch_size: int) -> range:
-        """Return the rows of a batch of that size, over all ranks, that are this rank's."""
-        each = batch_size // self.world
-        return range(self.rank * each, (self.rank + 1) * each)
+    first: int
+    last: int
+    in_step: int
+    ranks: Ranks = ALONE
 
+    def __len__(self) -> int:
+        return max(0, self.last - self.first) * len(self.ranks.share(self.in_step))
 
-ALONE = Share()
-
-
-def _check_share(share: Share, batch_size: int) -> None:
-    if batch_size % share.world:
-        what = f"{batch_size} cannot be divided among {share.world} processes"
-        raise SettingsError("--batch-size", what, f"give a multiple of {share.world}")
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        own = self.ranks.share(self.in_step)
+        step, place = divmod(index, len(own))
+        return (self.first + step) * self.in_step + own[place]
 
 
 class TrainBatches(Dataset[Batch | VitlabError]):
-    """The training batches by step: batch k is a pure function of the source, the seed and k.
+    """The training batches by number: batch k is a pure function of the source, the seed and k.
 
-    `batch_size` counts the rows of all ranks; those of one rank are its `share`, so that any number of ranks together see
-    the same batches.
-
-    Raises:
-        SettingsError: the ranks cannot divide a batch among them.
+    They are the pieces that one update is made in, `Pieces` says whose: what is at any place in training follows from its number
+    times `batch_size` alone, so that the same images are seen in the same order in pieces of any size, on any number of ranks.
     """
 
     def __init__(
-        self,
-        source: Source,
-        labels: Labels,
-        spec: ImageSpec,
-        augment: Augment,
-        batch_size: int,
-        seed: int,
-        share: Share = ALONE,
+        self, source: Source, labels: Labels, spec: ImageSpec, augment: Augment, batch_size: int, seed: int
     ) -> None:
-        _check_share(share, batch_size)
         self.source, self.labels, self.spec, self.augment = source, labels, spec, augment
-        self.batch_size, self.seed, self.share = batch_size, seed, share
+        self.batch_size, self.seed = batch_size, seed
 
-    def __getitem__(self, step: int) -> Batch | VitlabError:
-        """Return batch `step`, or the error of its first example that cannot be read or decoded."""
-        rows = self.share.rows(self.batch_size)
-        positions = np.arange(rows.start, rows.stop, dtype=np.int64) + step * self.batch_size
+    def __getitem__(self, number: int) -> Batch | VitlabError:
+        """Return batch `number`, or the error of its first example that cannot be read or decoded."""
+        positions = np.arange(self.batch_size, dtype=np.int64) + number * self.batch_size
         chosen = examples_at(positions, len(self.source), self.seed)
         keys: list[str] = []
 
@@ -93,40 +92,40 @@ class TrainBatches(Dataset[Batch | VitlabError]):
                 keys.append(example.key)
             at(-1)
 
-        return _collated(views(), self.labels[chosen], keys, len(rows), self.spec)
+        return _collated(views(), self.labels[chosen], keys, self.batch_size, self.spec)
 
 
 class EvalBatches(Dataset[Batch | VitlabError]):
     """The evaluation batches in the order of the source; the last one is padded to the same shape, and says so.
 
-    `batch_size` and `share` are as in `TrainBatches`: together the ranks see every example once.
-
-    Raises:
-        SettingsError: the ranks cannot divide a batch among them.
+    Batches of `batch_size` images go to the ranks in turn: together they see every example once, and all have as many batches.
     """
 
-    def __init__(self, source: Source, spec: ImageSpec, batch_size: int, share: Share = ALONE) -> None:
-        _check_share(share, batch_size)
-        self.source, self.spec, self.batch_size, self.share = source, spec, batch_size, share
+    def __init__(self, source: Source, spec: ImageSpec, batch_size: int, ranks: Ranks = ALONE) -> None:
+        self.source, self.spec, self.batch_size, self.ranks = source, spec, batch_size, ranks
 
     def __len__(self) -> int:
-        return (len(self.source) + self.batch_size - 1) // self.batch_size
+        return math.ceil(len(self.source) / (self.batch_size * self.ranks.world))
 
-    def __getitem__(self, step: int) -> Batch | VitlabError:
-        """Return batch `step`, or the error of its first example that cannot be read or decoded."""
-        rows, start = self.share.rows(self.batch_size), step * self.batch_size
-        first, last = (min(start + row, len(self.source)) for row in (rows.start, rows.stop))
+    def rows(self, number: int, rank: int) -> range:
+        """Return which examples are in batch `number` of `rank`: in the end there may be none."""
+        start = (number * self.ranks.world + rank) * self.batch_size
+        return range(min(start, len(self.source)), min(start + self.batch_size, len(self.source)))
+
+    def __getitem__(self, number: int) -> Batch | VitlabError:
+        """Return batch `number` of this rank, or the error of its first example that cannot be read or decoded."""
+        rows = self.rows(number, self.ranks.rank)
         keys: list[str] = []
 
         def prepared() -> Iterator[Pixels]:
-            for index in range(first, last):
+            for index in rows:
                 at(index)
                 example = self.source.read(index)
                 yield self.spec.prepare(_picture(example, self.spec))
                 keys.append(example.key)
             at(-1)
 
-        return _collated(prepared(), self.source.labels[first:last], keys, len(rows), self.spec)
+        return _collated(prepared(), self.source.labels[rows.start : rows.stop], keys, self.batch_size, self.spec)
 
 
 def _collated(
@@ -139,15 +138,15 @@ def _collated(
         return error
 
 
-def load(batches: TrainBatches | EvalBatches, steps: Sequence[int], workers: int = 0) -> Iterator[Batch]:
-    """Yield the batches of `steps` in order; `workers` processes read ahead, none means in this process.
+def load(batches: TrainBatches | EvalBatches, numbers: Sequence[int], workers: int = 0) -> Iterator[Batch]:
+    """Yield the batches of those `numbers` in order; `workers` processes read ahead, none means in this process.
 
     Raises:
         ImageError: an image cannot be decoded.
         DataError: the data cannot be read any more.
         WorkerError: a worker died, or hangs.
     """
-    for batch in ahead(batches, steps, workers, batches.source):
+    for batch in ahead(batches, numbers, workers, batches.source):
         if isinstance(batch, VitlabError):
             raise batch
         yield batch

@@ -14,6 +14,7 @@ from vitlab.evals.features import map_source
 from vitlab.evals.interval import wilson_interval
 from vitlab.evals.multilabel import MultiLabelPredictions, refuse_unlabelled
 from vitlab.models.classifier import Classifier, head_of, probabilities_of
+from vitlab.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,10 @@ class Predictions:
 AnyPredictions = Predictions | MultiLabelPredictions
 
 
-def classify(model: Classifier, source: Source, batch_size: int = 64, workers: int = 0) -> AnyPredictions:
-    """Return the predictions of `model` for every example of `source`, each exactly once.
+def classify(
+    model: Classifier, source: Source, batch_size: int = 64, workers: int = 0, ranks: Ranks = ALONE
+) -> AnyPredictions:
+    """Return the predictions of `model` for every example of `source`, each exactly once; the `ranks` share the work.
 
     Labels are mapped by class name to the model's classes. Where the model or the source is for several labels an image the
     predictions are `MultiLabelPredictions`; so a model of one class an image can be counted by several right answers.
@@ -110,10 +113,10 @@ def classify(model: Classifier, source: Source, batch_size: int = 64, workers: i
     refuse_unlabelled(source)
     labels = renumber(source.labels, class_indices(source.classes, classes, str(source)))
     if model.probabilities == "sigmoid":  # in float64, where what is nearly certain is not yet 1
-        logits, keys = map_source(model, source, model, batch_size, workers)
+        logits, keys = map_source(model, source, model, batch_size, workers, ranks)
         return MultiLabelPredictions(logits.double().sigmoid().numpy(), labels, keys, classes)
     probabilities, keys = map_source(
-        model, source, lambda images: probabilities_of(model, model(images)), batch_size, workers
+        model, source, lambda images: probabilities_of(model, model(images)), batch_size, workers, ranks
     )
     kind = MultiLabelPredictions if is_multi_label(labels) else Predictions
     return kind(probabilities.numpy(), labels, keys, classes)
@@ -129,9 +132,10 @@ class Accuracy:
     source: Source
     batch_size: int = 64
     workers: int = 0
+    ranks: Ranks = ALONE
     last: AnyPredictions | None = field(default=None, init=False)
 
     def __call__(self, model: Classifier) -> Mapping[str, float]:
         """Return "top1", "top5", "loss" and "count", or what `MultiLabelPredictions.metrics` does."""
-        self.last = classify(model, self.source, self.batch_size, self.workers)
+        self.last = classify(model, self.source, self.batch_size, self.workers, self.ranks)
         return self.last.metrics()

@@ -17,10 +17,11 @@ from vitlab.data.limits import Limits
 from vitlab.data.loader import LOOKED_THROUGH, TrainBatches
 from vitlab.data.oddity import oddities
 from vitlab.data.source import Source, Subset, class_indices
-from vitlab.errors import BadImagesError, DataError, ImageError, RunFolderError, WeightsError
+from vitlab.errors import BadImagesError, DataError, ImageError, RunFolderError, SettingsError, WeightsError
 from vitlab.evals.classify import Accuracy, AnyPredictions, classify
 from vitlab.evals.multilabel import refuse_unlabelled
 from vitlab.models.classifier import Classifier, build
+from vitlab.ranks import ALONE, Ranks
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
 from vitlab.train.balance import Weights, describe
 from vitlab.train.loop import Watcher, train
@@ -70,29 +71,47 @@ class RunResult:
     sources: Mapping[str, Source]
 
 
-def start(settings: RunSettings, out: Path, watcher: Watcher, say: Say, *, given: Given | None = None) -> RunResult:
+def start(
+    settings: RunSettings, out: Path, watcher: Watcher, say: Say, *, given: Given | None = None, ranks: Ranks = ALONE
+) -> RunResult:
     """Make the run that `settings` describe, in the new folder `out`. Everything is checked before the folder is made.
+
+    With several `ranks` all of them call this; the first one makes the folder and writes in it.
 
     Raises:
         RequestError: the data, the weights or the folder cannot be used.
         Interrupted: the run was asked to stop; it can be resumed.
     """
-    refuse_taken(out)
+    if ranks.first:
+        refuse_taken(out)
     check_objective(settings.train.objective, settings.model)
-    data = _open_data(settings, say, given)
+    _check_ranks(settings, ranks)
+    data = _open_data(settings, say, given, ranks)
     weights_for(settings.train.objective, data.train.classes, data.train.labels)  # refused before there is a folder
     model = given.model if given else _first_model(settings, data.train, say)
-    environment = describe_environment(torch.device(settings.device), settings.workers)
-    with RunFolder.create(out, to_json(settings), environment) as run:
+    if not ranks.first:
+        _use_threads(ranks.tell(), say)
+        return _finish(settings, data, model, RunFolder.follow(out, ranks), watcher, say)
+    environment = describe_environment(torch.device(settings.device), settings.workers, ranks.world)
+    with RunFolder.create(out, to_json(settings), environment, ranks) as run:
         if data.bad:
-            files.write_atomic(run.path / BAD_IMAGES, "".join(f"{error}\n" for error in data.bad).encode())
+            run.write(BAD_IMAGES, "".join(f"{error}\n" for error in data.bad))
+        ranks.tell(environment["threads"])
         return _finish(settings, data, model, run, watcher, say)
 
 
 def resume(
-    out: Path, watcher: Watcher, say: Say, *, asked: RunSettings | None = None, given: Given | None = None
+    out: Path,
+    watcher: Watcher,
+    say: Say,
+    *,
+    asked: RunSettings | None = None,
+    given: Given | None = None,
+    ranks: Ranks = ALONE,
 ) -> RunResult:
     """Continue the run in `out` from its newest whole checkpoint; the end is bit for bit that of an uninterrupted run.
+
+    On another number of `ranks` than before it is so if the run is exact, else up to rounding.
 
     `asked` are the settings of the command that resumes; they may differ only in what changes no number.
 
@@ -100,19 +119,33 @@ def resume(
         RunFolderError: there is no run, it was started with other settings, or its source exists only in a Python program.
         Interrupted: the run was asked to stop again.
     """
-    with RunFolder.reopen(out) as run:
+    with RunFolder.reopen(out, ranks) if ranks.first else RunFolder.follow(out, ranks) as run:
+        ranks.tell()  # the others read what is in the folder once the first has it
         stored = parse(RunSettings, run.config(), out / "config.json")
         settings = _merged(stored, asked, out)
+        _check_ranks(settings, ranks)
         if run.finished:
             say(f"{out} is finished; nothing to resume")
             return _result(out, load(out), {}, {})
-        data = _open_data(settings, say, given)
-        threads = int(run.environment()["threads"])
-        if torch.get_num_threads() != threads:
-            say(f"using {threads} threads, as the run was started with: another number changes the last bits")
-            torch.set_num_threads(threads)
+        data = _open_data(settings, say, given, ranks)
+        _use_threads(int(run.environment()["threads"]), say)
         model = given.model if given else _first_model(settings, data.train, say)
         return _finish(settings, data, model, run, watcher, say, resumed=True)
+
+
+def _check_ranks(settings: RunSettings, ranks: Ranks) -> None:
+    """Refuse a number of ranks that cannot divide a batch among them, each a number of whole pieces."""
+    pieces = settings.train.pieces
+    if pieces % ranks.world:
+        fitting = ", ".join(str(world) for world in range(1, pieces + 1) if pieces % world == 0)
+        what = f"{ranks.world} cannot share batches of {pieces} pieces ({settings.train.micro_batch_size} images each)"
+        raise SettingsError("--processes", what, f"use {fitting}, or start with another --set train.micro_batch_size")
+
+
+def _use_threads(threads: int, say: Say) -> None:
+    if torch.get_num_threads() != threads:
+        say(f"using {threads} threads, as the run was started with: another number changes the last bits")
+        torch.set_num_threads(threads)
 
 
 def _merged(stored: RunSettings, asked: RunSettings | None, out: Path) -> RunSettings:
@@ -135,37 +168,41 @@ def _finish(
     run: RunFolder,
     watcher: Watcher,
     say: Say,
+    *,
     resumed: bool = False,
 ) -> RunResult:
     """Train to the end, write the model, and return what came out."""
     classes = model.classes or data.train.classes
     labels = renumber(data.train.labels, class_indices(data.train.classes, classes, str(data.train)))
     weights = _class_weights(settings, classes, labels, run, say)
-    state = TrainState.start(model.to(settings.device), settings.train, weights)
+    state = TrainState.start(model.to(settings.device), settings.train, weights, run.ranks)
     if resumed:
         for reason in run.restore_checkpoint(state):
             say(f"damaged checkpoint left out: {reason}")
         say(f"resuming at step {state.step} of {settings.train.steps}")
     if settings.tensorboard:
         run.open_tensorboard(state.step)
-    batches = TrainBatches(
-        data.train, labels, settings.image_spec, settings.augment, settings.train.batch_size, settings.train.seed
-    )
+    size = settings.train.batch_size // settings.train.pieces
+    batches = TrainBatches(data.train, labels, settings.image_spec, settings.augment, size, settings.train.seed)
     if isinstance(state.task, MaskedTask):
         losses = {name: MaskedLoss(source, state.task, workers=settings.workers) for name, source in data.evals.items()}
         train(state, batches, settings.train, run, losses, watcher, settings.workers)
-        run.save_model(model)
+        run.save_model(state)
         return _result(run.path, model, {}, data.evals)
     model.probabilities = "sigmoid" if is_multi_label(labels) else "softmax"
-    evaluators = {name: Accuracy(source, workers=settings.workers) for name, source in data.evals.items()}
+    evaluators = {
+        name: Accuracy(source, workers=settings.workers, ranks=run.ranks) for name, source in data.evals.items()
+    }
     train(state, batches, settings.train, run, evaluators, watcher, settings.workers)
-    run.save_model(model)
     predictions = {
         name: evaluator.last
-        or classify(model, evaluator.source, workers=settings.workers)  # none: no step was left to make
+        or classify(
+            model, evaluator.source, workers=settings.workers, ranks=run.ranks
+        )  # none: no step was left to make
         for name, evaluator in evaluators.items()
     }
-    return _result(run.path, model, predictions, data.evals)
+    run.save_model(state)
+    return _result(run.path, load(run.path) if state.sharded else model, predictions, data.evals)
 
 
 def _class_weights(
@@ -177,7 +214,7 @@ def _class_weights(
         resolved = dict(zip(distinct(classes), weights.tolist(), strict=True))
         say(f"weights  {describe(resolved)}")
         text = json.dumps(resolved, indent=2, ensure_ascii=False) + "\n"
-        files.write_atomic(run.path / CLASS_WEIGHTS, text.encode())
+        run.write(CLASS_WEIGHTS, text)
     return weights
 
 
@@ -188,8 +225,8 @@ def _result(
     return RunResult(path, model, metrics, predictions, sources)
 
 
-def _open_data(settings: RunSettings, say: Say, given: Given | None) -> Data:
-    """Return the sources, without their bad images where the settings say to skip them."""
+def _open_data(settings: RunSettings, say: Say, given: Given | None, ranks: Ranks) -> Data:
+    """Return the sources, without their bad images where the settings say to skip them; the first rank looks for these."""
     train_source = given.train if given else _opened(settings.train_data)
     evals = given.evals if given else {name: _opened(source) for name, source in settings.evals.items()}
     lines = oddities(train_source)
@@ -200,14 +237,16 @@ def _open_data(settings: RunSettings, say: Say, given: Given | None) -> Data:
         lines += oddities(source, twins=False)  # its classes are among those
     if not evals and not given:
         lines.append(f"{train_source}: no class has two images, so that none is held back to evaluate on")
-    for line in dict.fromkeys(lines):
+    for line in dict.fromkeys(lines) if ranks.first else ():
         log.warning("%s", line)
     if settings.on_bad_image == "fail":
-        _refuse_bad_images([train_source, *evals.values()], settings.workers, settings.image_spec.limits, say)
+        if ranks.first:
+            _refuse_bad_images([train_source, *evals.values()], settings.workers, settings.image_spec.limits, say)
+        ranks.tell()  # so long it may take
         return Data(train_source, evals)
     bad: list[ImageError] = []
-    kept_train = _without_bad_images(train_source, settings, bad, say)
-    kept_evals = {name: _without_bad_images(source, settings, bad, say) for name, source in evals.items()}
+    kept_train = _without_bad_images(train_source, settings, bad, say, ranks)
+    kept_evals = {name: _without_bad_images(source, settings, bad, say, ranks) for name, source in evals.items()}
     return Data(kept_train, kept_evals, tuple(bad))
 
 
@@ -229,14 +268,15 @@ def _refuse_bad_images(sources: Sequence[Source], workers: int, limits: Limits, 
         raise BadImagesError(named, [error for errors in found.values() for error in errors], count)
 
 
-def _without_bad_images(source: Source, settings: RunSettings, bad: list[ImageError], say: Say) -> Source:
+def _without_bad_images(source: Source, settings: RunSettings, bad: list[ImageError], say: Say, ranks: Ranks) -> Source:
     """Return the part of `source` that can be decoded; the rest is said, and added to `bad`."""
-    found = find_bad_images(source, settings.workers, settings.image_spec.limits)
+    found = find_bad_images(source, settings.workers, settings.image_spec.limits) if ranks.first else {}
     bad.extend(found.values())
     for error in found.values():
         say(f"skipped {error}")
-    say(f"{source}: {len(source) - len(found):,} of {len(source):,} images can be used")
-    return Subset(source, [index for index in range(len(source)) if index not in found]) if found else source
+    left_out = set(ranks.tell(list(found)))
+    say(f"{source}: {len(source) - len(left_out):,} of {len(source):,} images can be used")
+    return Subset(source, [index for index in range(len(source)) if index not in left_out]) if left_out else source
 
 
 def _first_model(settings: RunSettings, source: Source, say: Say) -> Classifier:

@@ -2,60 +2,121 @@
 
 A checkpoint is written into a draft folder, every file flushed, then the list of checksums, then the folder is renamed: the name
 `step-000500` appears only when everything under it is on the disk. Reading takes the newest whose files match their checksums.
+
+A model that the ranks share in parts is written by all of them, each some of the tensors, whole, in a file of its own; an index
+in the form that other libraries use says which file has what. So it can be read by any number of ranks.
 """
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import safetensors.torch
 from torch import Tensor
 
 from vitlab import files
+from vitlab.config import loads
 from vitlab.errors import CheckpointError
+from vitlab.ranks import ALONE, Ranks
 from vitlab.train.state import TrainState
-from vitlab.weights.save import to_bytes
+from vitlab.weights.save import metadata
 
+VERSION = 2
 MANIFEST = "manifest.json"
-FILES = MODEL, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
+MODEL, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
 KEEP = 2
 """How many whole checkpoints stay: the newest, and one to fall back on if it rots."""
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint holds; `rejected` says which newer ones were damaged, and how.
 
-    The optimizer's file holds the parameters of the task too: the model's file is a model and nothing else.
+    `metrics_bytes` is the length of the metrics file that belongs to it, `recent` are the losses of the last updates. The
+    optimizer's file holds the parameters of the task too: the model's file is a model and nothing else.
     """
 
     step: int
     metrics_bytes: int
+    recent: list[float]
     parameters: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     rejected: tuple[str, ...]
 
 
-def write(folder: Path, state: TrainState, metrics_bytes: int) -> Path:
-    """Write `state` as a new checkpoint in `folder` and delete those that are no longer needed.
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy in memory of a state, or of this rank's part of it, as the files of a checkpoint."""
 
-    `metrics_bytes` is the length of the metrics file that belongs to this state.
+    step: int
+    ranks: Ranks
+    tensors: Mapping[str, tuple[Mapping[str, Tensor], dict[str, str] | None]]
+    texts: Mapping[str, str]
+
+
+def take(state: TrainState, metrics_bytes: int) -> Snapshot | None:
+    """Return a copy of `state` to be written, None where another rank has all of it; `metrics_bytes` as in `Checkpoint`.
+
+    A collective: every rank has to call it at the same step.
     """
-    final = folder / f"step-{state.step:06d}"
-    draft = folder / f".{final.name}.part"
+    ranks = state.ranks
+    facts = {"version": VERSION, "step": state.step, "metrics_bytes": metrics_bytes, "recent": state.recent}
+    progress = json.dumps(facts)
+    if not state.sharded:
+        if not ranks.first:
+            return None
+        model, optimizer = state.files()
+        tensors = {MODEL: (model, metadata(state.model)), OPTIMIZER: (optimizer, None)}
+        return Snapshot(state.step, ALONE, tensors, {PROGRESS: progress})
+    parts: dict[str, tuple[Mapping[str, Tensor], dict[str, str] | None]] = {}
+    texts = {PROGRESS: progress}
+    for name, all_tensors, says in zip((MODEL, OPTIMIZER), state.files(), (metadata(state.model), None), strict=True):
+        homes = {key: _part(name, index % ranks.world, ranks.world) for index, key in enumerate(all_tensors)}
+        mine = _part(name, ranks.rank, ranks.world)
+        parts[mine] = ({key: value for key, value in all_tensors.items() if homes[key] == mine}, says)
+        texts[_index(name)] = json.dumps({"metadata": {}, "weight_map": homes})
+    return Snapshot(state.step, ranks, parts, texts if ranks.first else {})
+
+
+def _part(name: str, rank: int, world: int) -> str:
+    stem, _, ending = name.rpartition(".")
+    return f"{stem}-{rank + 1:05d}-of-{world:05d}.{ending}"
+
+
+def _index(name: str) -> str:
+    return f"{name}.index.json"
+
+
+def draft_of(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of `step` is written before it has its name."""
+    return folder / f".step-{step:06d}.part"
+
+
+def prepare(folder: Path, step: int) -> None:
+    """Make the empty draft of the checkpoint of `step`."""
+    draft = draft_of(folder, step)
     files.remove(draft)
     files.make_folder(draft)
-    contents = {
-        MODEL: to_bytes(state.model),
-        OPTIMIZER: _bytes({**state.optimizer_tensors(), **dict(state.task.named_parameters(prefix="task"))}),
-        PROGRESS: json.dumps({"step": state.step, "metrics_bytes": metrics_bytes}).encode(),
-    }
-    for name, data in contents.items():
-        files.write_bytes(draft / name, data)
-    sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+
+
+def commit(folder: Path, snapshot: Snapshot) -> Path:
+    """Write `snapshot` into its draft, which `prepare` made; the first rank gives it its name and deletes what is old."""
+    draft, final, ranks = draft_of(folder, snapshot.step), folder / f"step-{snapshot.step:06d}", snapshot.ranks
+    sums: dict[str, str] = {}
+    for name, (tensors, says) in snapshot.tensors.items():
+        sums[name] = _written(draft / name, safetensors.torch.save(dict(tensors), says))
+    for name, text in snapshot.texts.items():
+        sums[name] = _written(draft / name, text.encode())
+    if not ranks.first:
+        files.write_atomic(_sums_of(draft, ranks.rank), json.dumps(sums).encode())
+        return final
+    for rank in range(1, ranks.world):
+        sums |= _await_sums(_sums_of(draft, rank))
     files.write_bytes(draft / MANIFEST, json.dumps(sums, indent=1).encode())
     files.flush_folder(draft)
     files.remove(final)  # only ever a damaged one that a resumed run passes again
@@ -66,54 +127,101 @@ def write(folder: Path, state: TrainState, metrics_bytes: int) -> Path:
     return final
 
 
-def read(folder: Path) -> Checkpoint | None:
+def _written(path: Path, data: bytes) -> str:
+    files.write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sums_of(draft: Path, rank: int) -> Path:
+    return draft / f"rank-{rank}.json"
+
+
+def _await_sums(path: Path) -> dict[str, str]:
+    """Return the checksums of another rank's files once it has written them all; a rank that is lost ends the run anyway."""
+    while not path.exists():
+        time.sleep(_POLL_SECONDS)
+    sums = json.loads(path.read_text())
+    files.remove(path)
+    return sums
+
+
+def write(folder: Path, state: TrainState, metrics_bytes: int) -> Path:
+    """Write `state`, which one rank has all of, as a new checkpoint in `folder`, and wait until it is on the disk."""
+    snapshot = take(state, metrics_bytes)
+    assert snapshot is not None
+    prepare(folder, state.step)
+    return commit(folder, snapshot)
+
+
+def read(folder: Path, ranks: Ranks = ALONE) -> Checkpoint | None:
     """Return the newest whole checkpoint in `folder`, None where none was written yet; sweep what an interrupted write left.
 
+    The first of the `ranks` chooses it, and every rank reads all of it.
+
     Raises:
-        CheckpointError: there are checkpoints, and every one is damaged.
+        CheckpointError: there are checkpoints, and every one is damaged, or it was written by another version.
     """
+    found, rejected = _newest(folder) if ranks.first else (None, [])
+    name = ranks.tell(found.name if found else None)
+    if name is None:
+        return None
+    path = folder / name
+    told = json.loads((path / PROGRESS).read_text())
+    if told.pop("version", 1) != VERSION:
+        what = "was written by another version of vitlab"
+        raise CheckpointError(path, what, "go on with that version, or start a new run from its weights")
+    tensors = _tensors(path, OPTIMIZER)
+    task = {key: tensors.pop(key) for key in list(tensors) if "/" not in key}  # the optimizer's have a kind
+    return Checkpoint(**told, parameters=_tensors(path, MODEL) | task, optimizer=tensors, rejected=tuple(rejected))
+
+
+def _newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """Return the newest whole checkpoint, and what is wrong with those after it."""
     for draft in folder.glob(".step-*.part"):
         files.remove(draft)
     rejected: list[str] = []
     for path in reversed(steps(folder)):
-        if (reason := problem(path)) is not None:
-            rejected.append(reason)
-            continue
-        progress = json.loads((path / PROGRESS).read_text())
-        tensors = safetensors.torch.load_file(path / OPTIMIZER)
-        task = {name: tensors.pop(name) for name in list(tensors) if "/" not in name}  # the optimizer's have a kind
-        return Checkpoint(
-            progress["step"],
-            progress["metrics_bytes"],
-            safetensors.torch.load_file(path / MODEL) | task,
-            tensors,
-            tuple(rejected),
-        )
+        if (reason := problem(path)) is None:
+            return path, rejected
+        rejected.append(reason)
     if rejected:
         raise CheckpointError(
             folder, f"no checkpoint is whole ({'; '.join(rejected)})", "start again with another --out"
         )
-    return None
+    return None, []
 
 
-def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+def _tensors(path: Path, name: str) -> dict[str, Tensor]:
+    if (path / name).exists():
+        return safetensors.torch.load_file(path / name)
+    found: dict[str, Tensor] = {}
+    for part in dict.fromkeys(_homes(path, name).values()):
+        found |= safetensors.torch.load_file(path / part)
+    return found
+
+
+def _homes(path: Path, name: str) -> dict[str, str]:
+    return cast(dict[str, str], loads((path / _index(name)).read_text())["weight_map"])
 
 
 def problem(path: Path) -> str | None:
     """Return what is wrong with the checkpoint at `path`, naming the file, or None when every file matches its checksum."""
     try:
-        sums = json.loads((path / MANIFEST).read_text())
+        sums: Any = json.loads((path / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         return f"{path / MANIFEST} is damaged ({error})"
-    if not isinstance(sums, dict) or not set(FILES) <= set(cast(dict[str, str], sums)):
+    listed = set(cast(dict[str, str], sums)) if isinstance(sums, dict) else set[str]()
+    if PROGRESS not in listed or not all({name, _index(name)} & listed for name in (MODEL, OPTIMIZER)):
         return f"{path / MANIFEST} does not list every file"
-    for name in FILES:
+    for name in sorted(listed):
         try:
-            if files.sha256(path / name) != sums[name]:
+            if files.sha256(path / Path(name).name) != sums[name]:
                 return f"{path / name} does not match its checksum"
         except OSError as error:
             return f"{path / name} cannot be read ({error.strerror})"
+    for name in (MODEL, OPTIMIZER):
+        if name not in listed and not set(_homes(path, name).values()) <= listed:
+            return f"{path / MANIFEST} does not list every file"
     return None
 
 

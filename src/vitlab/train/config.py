@@ -1,6 +1,6 @@
 """TrainSettings: every number of a training run."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -8,19 +8,24 @@ from vitlab.config import Settings
 from vitlab.train.objective import Objective, Softmax
 from vitlab.train.optimizer import SGD, OptimizerSettings
 from vitlab.train.schedule import Cosine, Schedule
+from vitlab.train.tree import is_power_of_two
 
 
 class TrainSettings(Settings):
     """How a model is trained; the defaults are the paper's fine-tuning (table 4).
 
     `batch_size` is the number of images an update, on whatever hardware; `micro_batch_size` splits it into pieces that fit the
-    memory, with the same update. `clip_norm` bounds the global norm of the gradient. Intervals are in steps; None means only at
-    the end.
+    memory, with the same update. `parallel` says whether each rank has the whole model ("data") or a part of every tensor
+    ("sharded", for models that do not fit). `exact` gives the same bits on any number of ranks that is a power of two: the pieces,
+    a power of two as well, are then added in the order of one tree. `clip_norm` bounds the global norm of the gradient. Intervals
+    are in steps; None means only at the end.
     """
 
     steps: PositiveInt = 500
     batch_size: PositiveInt = 512
     micro_batch_size: PositiveInt | None = None
+    parallel: Literal["data", "sharded"] = "data"
+    exact: bool = False
     lr: PositiveFloat = 0.003
     optimizer: Annotated[OptimizerSettings, Field(discriminator="type")] = SGD()
     schedule: Annotated[Schedule, Field(discriminator="type")] = Cosine()
@@ -35,6 +40,12 @@ class TrainSettings(Settings):
     def _divides(self) -> "TrainSettings":
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(f"a batch of {self.batch_size} does not divide into pieces of {self.micro_batch_size}")
+        if self.exact and not is_power_of_two(self.pieces):
+            raise ValueError(
+                f"exact needs a power of two of pieces, not {self.pieces}; choose another micro_batch_size"
+            )
+        if self.exact and self.parallel == "sharded":
+            raise ValueError("exact needs the whole model on each rank: parallel=data")
         return self
 
     @property

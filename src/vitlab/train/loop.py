@@ -5,15 +5,17 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
-from vitlab.data.loader import TrainBatches, bad_images_error, load
+from vitlab.data.loader import Pieces, TrainBatches, bad_images_error, load
 from vitlab.errors import ImageError
 from vitlab.models.classifier import Classifier
 from vitlab.train.config import TrainSettings
 from vitlab.train.run import RunFolder
 from vitlab.train.state import TrainState
-from vitlab.train.step import StepResult, train_step
+from vitlab.train.step import StepResult, Update, train_step
 
 Evaluator = Callable[[Classifier], Mapping[str, float]]
 
@@ -35,7 +37,7 @@ class Watcher(Protocol):
         ...
 
     def saved(self, step: int, seconds: float) -> None:
-        """A checkpoint was written."""
+        """A checkpoint was copied, to be written while training goes on; it kept the loop for `seconds`."""
         ...
 
     def close(self) -> None:
@@ -62,59 +64,111 @@ def train(
 ) -> None:
     """Train `state` to the last step. The order of the loop is: evaluate, save, step, log.
 
-    Evaluation comes before saving, so that a checkpoint's metrics are complete and a resumed run repeats nothing. Which batch is
-    next follows from the step alone.
+    Evaluation comes before saving, so that a checkpoint's metrics are complete and a resumed run repeats nothing. Which images are
+    next follows from the step alone. `batches` are pieces, so that a batch of any size fits the memory. With several ranks all of
+    them call this, each with its own part of every batch.
+
+    Where the device works by itself the numbers of an update are read when the next one is under way.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written first. A second signal ends the process at once.
         BadImagesError: an image cannot be decoded; every such image is named.
         NonFiniteError: the loss or the gradient is not finite.
+        CheckpointError: the last checkpoint could not be written.
     """
-    first = state.step
-    watcher.started(first, settings.steps, settings.batch_size)
+    watcher.started(state.step, settings.steps, settings.batch_size)
     try:
         with _stop_requests() as stop_requested:
-            try:
-                for batch in load(batches, range(first, settings.steps), workers):
-                    if state.step > first and _due(state.step, settings.eval_every):
-                        _evaluate(state, settings, run, evaluators, watcher)
-                    if state.step > first and (_due(state.step, settings.checkpoint_every) or stop_requested()):
-                        _save(state, run, watcher)
-                    if stop_requested():
-                        raise Interrupted(state.step)
-                    result = train_step(state, batch, settings)
-                    if _due(state.step, settings.log_every) or state.step == settings.steps:
-                        values = {"train/loss": result.loss, "train/grad_norm": result.grad_norm, "train/lr": result.lr}
-                        run.log(state.step, state.step * settings.batch_size, values)
-                    watcher.stepped(state.step, result)
-            finally:
-                watcher.close()
-            if state.step > first:
-                _evaluate(state, settings, run, evaluators, watcher)
-                _save(state, run, watcher)
+            _Loop(state, batches, settings, run, evaluators, watcher, workers).go(stop_requested)
     except ImageError as error:  # outside, so that Ctrl-C ends the search for others
         raise bad_images_error(batches.source, error, batches.spec.limits, workers) from error
 
 
+@dataclass
+class _Loop:
+    state: TrainState
+    batches: TrainBatches
+    settings: TrainSettings
+    run: RunFolder
+    evaluators: Mapping[str, Evaluator]
+    watcher: Watcher
+    workers: int
+    pending: Update | None = None
+    stopping: bool = False
+
+    def go(self, stop_requested: Callable[[], bool]) -> None:
+        """Train to the last step."""
+        state, settings, first = self.state, self.settings, self.state.step
+        try:
+            places = Pieces(first, settings.steps, settings.pieces, state.ranks)
+            pieces = load(self.batches, places, self.workers)
+            while state.step < settings.steps:
+                if state.step > first:
+                    self._between(stop_requested)
+                asked = stop_requested()
+                mine = islice(pieces, len(state.ranks.share(settings.pieces)))
+                update = train_step(state, mine, settings, stop=asked)
+                self._read_pending()
+                self.pending = update
+                if state.device.type == "cpu":  # it is there already
+                    self._read_pending()
+            self._read_pending()
+        finally:
+            self.watcher.close()
+        if state.step > first:
+            self._evaluate()
+            self._save()
+        self.run.finish_checkpoint()
+
+    def _between(self, stop_requested: Callable[[], bool]) -> None:
+        """Do what is due between two steps."""
+        step, settings = self.state.step, self.settings
+        evaluation_due, checkpoint_due = _due(step, settings.eval_every), _due(step, settings.checkpoint_every)
+        if evaluation_due or checkpoint_due:
+            self._read_pending()
+        if evaluation_due:
+            self._evaluate()
+        # alone, a request is seen at once; several ranks see it where all of them know of it
+        self.stopping = self.stopping or (self.state.ranks.world == 1 and stop_requested())
+        if self.stopping:
+            self._read_pending()
+        if checkpoint_due or self.stopping:
+            self._save()
+        if self.stopping:
+            self.run.finish_checkpoint()
+            raise Interrupted(step)
+
+    def _read_pending(self) -> None:
+        """Log the numbers of the update that was not read yet."""
+        update, self.pending = self.pending, None
+        if update is None:
+            return
+        state, settings, step = self.state, self.settings, update.step + 1
+        result = update.read(state)
+        self.stopping = self.stopping or update.stop_requests > 0
+        if _due(step, settings.log_every) or step == settings.steps:
+            values = {"train/loss": result.loss, "train/grad_norm": result.grad_norm, "train/lr": result.lr}
+            self.run.log(step, step * settings.batch_size, values)
+        self.watcher.stepped(step, result)
+
+    def _evaluate(self) -> None:
+        state, values = self.state, dict[str, float]()
+        if self.evaluators:
+            self.run.wait_for_checkpoint()  # evaluation may fork, and a thread that holds a lock then holds it for ever
+        for name, evaluator in self.evaluators.items():
+            values |= {f"{name}/{metric}": value for metric, value in evaluator(state.model).items()}
+        if values:
+            self.run.log(state.step, state.step * self.settings.batch_size, values)
+            self.watcher.evaluated(state.step, values)
+
+    def _save(self) -> None:
+        start = time.monotonic()
+        self.run.save_checkpoint(self.state)
+        self.watcher.saved(self.state.step, time.monotonic() - start)
+
+
 def _due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
-
-
-def _evaluate(
-    state: TrainState, settings: TrainSettings, run: RunFolder, evaluators: Mapping[str, Evaluator], watcher: Watcher
-) -> None:
-    values: dict[str, float] = {}
-    for name, evaluator in evaluators.items():
-        values |= {f"{name}/{metric}": value for metric, value in evaluator(state.model).items()}
-    if values:
-        run.log(state.step, state.step * settings.batch_size, values)
-        watcher.evaluated(state.step, values)
-
-
-def _save(state: TrainState, run: RunFolder, watcher: Watcher) -> None:
-    start = time.monotonic()
-    run.save_checkpoint(state)
-    watcher.saved(state.step, time.monotonic() - start)
 
 
 @contextmanager

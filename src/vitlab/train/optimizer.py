@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from vitlab.config import Settings
 
@@ -60,7 +61,11 @@ def build_optimizer(
                 groups, lr=0.0, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True
             )
         case SGD():
-            return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, fused=True)
+            optimizer = torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, fused=True)
+            for _, parameter in named if settings.momentum else ():
+                # torch makes it in the first update, of whatever the memory holds where that update is refused
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            return optimizer
 
 
 @torch.no_grad()
@@ -71,6 +76,8 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], limit: float | None)
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
     if limit is not None:
         factor = torch.where(norm < limit, torch.ones_like(norm), limit / norm)
         for gradient in gradients:

@@ -7,18 +7,20 @@ import platform
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 from weakref import WeakSet
 
+import safetensors.torch
 import torch
 
 from vitlab import files
 from vitlab.config import read_json
 from vitlab.errors import RunFolderError
-from vitlab.models.classifier import Classifier
+from vitlab.ranks import ALONE, Ranks
 from vitlab.train import checkpoint
+from vitlab.train.saver import Saver
 from vitlab.train.state import TrainState
-from vitlab.weights.save import save
+from vitlab.weights.save import metadata
 
 CONFIG, ENVIRONMENT, METRICS, LOCK = "config.json", "environment.json", "metrics.jsonl", "LOCK"
 CHECKPOINTS, MODEL = "checkpoints", "model.safetensors"
@@ -32,19 +34,24 @@ os.register_at_fork(after_in_child=lambda: [lock.close() for lock in list(_held)
 class RunFolder:
     """An open run folder, locked against a second process until it is closed."""
 
-    def __init__(self, path: Path, lock: IO[str]) -> None:
-        self.path = path
+    def __init__(self, path: Path, lock: IO[str] | None, ranks: Ranks = ALONE) -> None:
+        self.path, self.ranks = path, ranks
         self._lock = lock
+        self._saver = Saver(path / CHECKPOINTS)
+        self._metrics: IO[bytes] | None = None
         try:
-            self._metrics: IO[bytes] = (path / METRICS).open("ab")
+            if lock is not None:
+                self._metrics = (path / METRICS).open("ab")
         except OSError:
-            lock.close()
+            cast(IO[str], lock).close()
             raise
         self._tensorboard: Any = None
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> "RunFolder":
-        """Make the folder `path` with the resolved settings in it.
+    def create(
+        cls, path: Path, config: Mapping[str, Any], environment: Mapping[str, Any], ranks: Ranks = ALONE
+    ) -> "RunFolder":
+        """Make the folder `path` with the resolved settings in it; of several `ranks` the first one does.
 
         Raises:
             RunFolderError: the folder exists and is not empty, cannot be written, or is in use.
@@ -60,13 +67,13 @@ class RunFolder:
             except OSError:
                 lock.close()
                 raise
-            return cls(path, lock)
+            return cls(path, lock, ranks)
         except OSError as error:
             raise RunFolderError(path, f"cannot be written ({error.strerror})", "choose another --out") from None
 
     @classmethod
-    def reopen(cls, path: Path) -> "RunFolder":
-        """Open the folder of a run to continue it.
+    def reopen(cls, path: Path, ranks: Ranks = ALONE) -> "RunFolder":
+        """Open the folder of a run to continue it; of several `ranks` the first one does.
 
         Raises:
             RunFolderError: the folder is no run, cannot be written, or is in use.
@@ -74,9 +81,14 @@ class RunFolder:
         if not (path / CONFIG).exists():
             raise RunFolderError(path, "is not a run (it has no config.json)", "start it without --resume")
         try:
-            return cls(path, _lock(path))
+            return cls(path, _lock(path), ranks)
         except OSError as error:
             raise RunFolderError(path, f"cannot be written ({error.strerror})", "check its permissions") from None
+
+    @classmethod
+    def follow(cls, path: Path, ranks: Ranks) -> "RunFolder":
+        """Return the folder as the ranks behind the first have it, which holds its lock: they log nothing."""
+        return cls(path, None, ranks)
 
     @property
     def finished(self) -> bool:
@@ -93,6 +105,8 @@ class RunFolder:
 
     def log(self, step: int, images: int, values: Mapping[str, float]) -> None:
         """Add one line a value to the metrics, and to TensorBoard where it is on."""
+        if self._metrics is None:
+            return
         for name, value in values.items():
             line = json.dumps({"step": step, "images": images, "name": name, "value": value})
             self._metrics.write(line.encode() + b"\n")
@@ -112,45 +126,74 @@ class RunFolder:
             raise RunFolderError("--tensorboard", "is not installed", "pip install 'vitlab[tensorboard]'") from None
         self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
 
-    def save_checkpoint(self, state: TrainState) -> Path:
-        """Write a checkpoint of `state`, the metrics up to here on the disk first."""
-        self._metrics.flush()
-        os.fsync(self._metrics.fileno())
-        return checkpoint.write(self.path / CHECKPOINTS, state, self._metrics.tell())
+    def save_checkpoint(self, state: TrainState) -> None:
+        """Begin to write a checkpoint of `state`, the metrics up to here on the disk first.
+
+        A collective: every rank has to call it at the same step.
+        """
+        written = 0
+        if self._metrics is not None:
+            self._metrics.flush()
+            os.fsync(self._metrics.fileno())
+            written = self._metrics.tell()
+        self._saver.save(state, written)
+
+    def wait_for_checkpoint(self) -> None:
+        """Wait until the last checkpoint is written, or could not be."""
+        self._saver.wait()
+
+    def finish_checkpoint(self) -> None:
+        """Wait until the last checkpoint is on the disk.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        self._saver.finish()
 
     def restore_checkpoint(self, state: TrainState) -> tuple[str, ...]:
         """Set `state` to the newest whole checkpoint and cut the metrics to what belongs to it; return what was damaged.
 
-        Where no checkpoint was written yet, the state stays at its start.
+        Where no checkpoint was written yet, the state stays at its start. The first rank chooses for all.
 
         Raises:
-            CheckpointError: every checkpoint is damaged.
+            CheckpointError: every checkpoint is damaged, or it was written by another version.
         """
-        found = checkpoint.read(self.path / CHECKPOINTS)
-        if found is None:
-            self._metrics.truncate(0)
-            return ()
-        state.restore(found.step, found.parameters, found.optimizer)
-        self._metrics.truncate(found.metrics_bytes)
-        return found.rejected
+        found = checkpoint.read(self.path / CHECKPOINTS, state.ranks)
+        if found is not None:
+            state.restore(found.step, found.parameters, found.optimizer, found.recent)
+        if self._metrics is not None:
+            self._metrics.truncate(found.metrics_bytes if found else 0)
+        return found.rejected if found else ()
 
-    def save_model(self, model: Classifier) -> Path:
-        """Write the finished model; its name appears only when it is complete."""
-        path = self.path / MODEL
-        save(model, path)
-        return path
+    def write(self, name: str, text: str) -> None:
+        """Write the file `name`, once for all ranks; its name appears only when it is complete."""
+        if self._lock is not None:
+            files.write_atomic(self.path / name, text.encode())
+
+    def save_model(self, state: TrainState) -> None:
+        """Write the finished model; its name appears only when it is complete.
+
+        A collective: every rank has to call it where parameters are sharded.
+        """
+        tensors, _ = state.files()
+        if self._lock is not None:
+            files.write_atomic(self.path / MODEL, safetensors.torch.save(tensors, metadata(state.model)))
 
     def close(self) -> None:
         """Release the folder."""
-        self._metrics.close()
+        if self._metrics is not None:
+            self._metrics.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not KeyboardInterrupt:  # that one ends at once, and leaves the checkpoint before
+            self._saver.wait()
         self.close()
 
 
@@ -178,7 +221,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def describe_environment(device: torch.device, workers: int) -> dict[str, Any]:
+def describe_environment(device: torch.device, workers: int, world_size: int = 1) -> dict[str, Any]:
     """Return what a run's numbers depend on besides its settings: versions, machine, device and thread count."""
     return {
         "python": platform.python_version(),
@@ -188,7 +231,7 @@ def describe_environment(device: torch.device, workers: int) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "workers": workers,
-        "world_size": 1,
+        "world_size": world_size,
     }
 
 

@@ -1,16 +1,20 @@
-"""One update: normalise, forward, loss, backward, clip, apply."""
+"""One update: normalise, forward, loss, backward, bring together, clip, apply. Nothing in it waits for the device."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from vitlab.data.batch import Batch
 from vitlab.errors import NonFiniteError
 from vitlab.nn.seed import keyed_seed
+from vitlab.ranks import Ranks
 from vitlab.train.config import TrainSettings
 from vitlab.train.optimizer import clip_by_global_norm
+from vitlab.train.replicas import last_piece
 from vitlab.train.state import TrainState
+from vitlab.train.tree import TreeSum
 
 
 @dataclass(frozen=True)
@@ -22,41 +26,99 @@ class StepResult:
     lr: float
 
 
-def train_step(state: TrainState, batch: Batch, settings: TrainSettings) -> StepResult:
-    """Make one update of `state` with `batch`, in micro-batches where the settings ask for them.
+@dataclass(frozen=True)
+class Update:
+    """Update `step` (from 0) as the device was asked for it: its numbers are known when somebody reads them.
 
-    Raises:
-        NonFiniteError: the loss or the gradient is not finite; the weights are those before this step.
+    `numbers` are the loss, the gradient's norm, and how many ranks were asked to stop; `losses` are those of this rank's pieces,
+    whose examples are `keys`.
     """
-    model = state.model.train()
-    device = next(model.parameters()).device
-    batch = batch.to(device)
-    total = torch.zeros((), device=device)
+
+    step: int
+    lr: float
+    numbers: Tensor = field(repr=False)
+    losses: Tensor = field(repr=False)
+    keys: tuple[tuple[str, ...], ...] = field(repr=False)
+
+    def read(self, state: TrainState) -> StepResult:
+        """Return the numbers, waiting for the device.
+
+        Raises:
+            NonFiniteError: the loss or the gradient is not finite; `state` is as it was before this update.
+        """
+        loss, norm, _ = self.numbers.tolist()
+        if not bool(self.numbers[:2].isfinite().all()):
+            state.step = self.step
+            state.refused.zero_()
+            raise self._refused(state.ranks, loss, norm)
+        return StepResult(loss, norm, self.lr)
+
+    @property
+    def stop_requests(self) -> int:
+        """How many ranks had been asked to stop."""
+        return int(self.numbers[2])
+
+    def _refused(self, ranks: Ranks, loss: float, norm: float) -> NonFiniteError:
+        finite = self.losses.isfinite().tolist()
+        suspects = [name for keys, good in zip(self.keys, finite, strict=True) for name in keys if not good]
+        names = [name for rank in ranks.words(suspects) for name in rank]
+        if not names:  # a gradient alone: no piece can be told from the others
+            names = [name for rank in ranks.words([name for keys in self.keys for name in keys]) for name in rank]
+        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        what = f"loss {loss}, gradient norm {norm}; the batch holds {shown}"
+        return NonFiniteError(f"step {self.step}", what, "resume with a lower --lr, or look at these images")
+
+
+def train_step(state: TrainState, pieces: Iterable[Batch], settings: TrainSettings, stop: bool = False) -> Update:
+    """Make one update of `state` with this rank's `pieces` of the batch; `stop` tells the other ranks of a request to stop.
+
+    An update whose loss or gradient is not finite changes nothing, and neither does any after it: the device knows before
+    anybody can read it.
+    """
+    learner, ranks = state.learner.train(), state.ranks
+    own = ranks.share(settings.pieces)
     state.optimizer.zero_grad(set_to_none=True)
-    size = settings.batch_size // settings.pieces
-    for piece in range(settings.pieces):
-        rows = slice(piece * size, (piece + 1) * size)
+    losses, keys, tree = list[Tensor](), list[tuple[str, ...]](), TreeSum()
+    for piece, loaded in zip(own, pieces, strict=True):
         torch.manual_seed(keyed_seed(settings.seed, "dropout", state.step, piece))
-        loss = state.task(model, batch.images[rows], batch.labels[rows]).sum() / settings.batch_size
-        loss.backward()
-        total += loss.detach()
-    norm = _clip(state, settings, batch, total)
+        batch = loaded.to(state.device)
+        # the mean over the ranks is what brings gradients together, so that each has to give `world` times its part
+        scale = 1.0 if settings.exact else float(ranks.world)
+        with last_piece(learner, last=piece == own[-1]):
+            loss = learner(batch.images, batch.labels).sum() / settings.batch_size
+            (loss * scale if scale != 1.0 else loss).backward()
+        losses.append(loss.detach())
+        keys.append(batch.keys)
+        if settings.exact:
+            tree.add([losses[-1].clone(), *_take_gradients(state)])
+    if settings.exact:
+        total, *gradients = tree.total(ranks)
+        for parameter, gradient in zip(state.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        asked = ranks.sum(torch.full((), float(stop), device=state.device))
+    else:
+        total, asked = ranks.sum(torch.stack([sum(losses[1:], losses[0]), losses[0].new_tensor(float(stop))])).unbind()
+    norm = clip_by_global_norm(state.parameters(), settings.clip_norm)
+    numbers = torch.stack([total, norm, asked])
+    lr = _apply(state, settings, numbers)
+    update = Update(state.step, lr, numbers, torch.stack(losses), tuple(keys))
+    state.step += 1
+    return update
+
+
+def _take_gradients(state: TrainState) -> list[Tensor]:
+    """Return the gradient of every parameter, zero where a piece gave none, and leave none behind."""
+    taken = [torch.zeros_like(each) if each.grad is None else each.grad for each in state.parameters()]
+    state.optimizer.zero_grad(set_to_none=True)
+    return taken
+
+
+def _apply(state: TrainState, settings: TrainSettings, numbers: Tensor) -> float:
+    """Make the update unless a number is not finite, and return the learning rate."""
     lr = settings.rate(state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
+    state.refused = torch.maximum(state.refused, 1.0 - numbers[:2].isfinite().all().float())
+    state.optimizer.found_inf = state.refused  # pyright: ignore[reportAttributeAccessIssue]  (what a gradient scaler sets)
     state.optimizer.step()
-    state.step += 1
-    return StepResult(float(total), norm, lr)
-
-
-def _clip(state: TrainState, settings: TrainSettings, batch: Batch, loss: torch.Tensor) -> float:
-    """Clip the gradients and return their norm from before; stop before a bad update is made."""
-    norm = float(clip_by_global_norm((parameter for _, parameter in state.named_parameters()), settings.clip_norm))
-    if not (math.isfinite(norm) and math.isfinite(float(loss))):
-        shown = ", ".join(batch.keys[:5]) + (" …" if len(batch.keys) > 5 else "")
-        raise NonFiniteError(
-            f"step {state.step}",
-            f"loss {float(loss)}, gradient norm {norm}; the batch holds {shown}",
-            "resume with a lower --lr, or look at these images",
-        )
-    return norm
+    return lr

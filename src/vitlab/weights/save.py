@@ -38,14 +38,19 @@ class Header(Settings):
 
 def to_bytes(model: Classifier) -> bytes:
     """Return the bytes of a weights file; the same weights give the same bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
+    return safetensors.torch.save(tensors, metadata(model))
+
+
+def metadata(model: Classifier) -> dict[str, str]:
+    """Return what a weights file says of itself besides its tensors."""
     header = Header(
         settings=model.settings,
         image_spec=_without_limits(model.image_spec),
         classes=model.classes,
         probabilities=model.probabilities,
     )
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
-    return safetensors.torch.save(tensors, {HEADER: json.dumps(to_json(header), ensure_ascii=False)})
+    return {HEADER: json.dumps(to_json(header), ensure_ascii=False)}
 
 
 def _without_limits(spec: ImageSpec) -> ImageSpec:
