@@ -202,7 +202,9 @@ def _finish(
         for name, evaluator in evaluators.items()
     }
     run.save_model(state)
-    return _result(run.path, load(run.path) if state.sharded else model, predictions, data.evals)
+    if state.sharded and run.ranks.first:  # the others go home: what they have of the model does not come back
+        model = load(run.path)
+    return _result(run.path, model, predictions, data.evals)
 
 
 def _class_weights(
