@@ -181,6 +181,14 @@ def test_dsprites_with_a_header_that_makes_no_sense_are_refused(tmp_path, text, 
         opened("dsprites", tmp_path / "d")
 
 
+@pytest.mark.parametrize("kind", ["S8", "f8", "M8[s]"])
+def test_dsprites_whose_classes_are_no_integers_are_refused(tmp_path, kind):
+    _, latents = standins.dsprites(tmp_path / "d")
+    np.save(tmp_path / "d/latents_classes.npy", latents.astype(kind))
+    with pytest.raises(DataError, match=r"latents_classes.npy: holds .*, not integers"):
+        opened("dsprites", tmp_path / "d")
+
+
 def test_dmlab_is_read_from_its_record_files(tmp_path):
     standins.dmlab(tmp_path / "d")
     train = opened("dmlab", tmp_path / "d")

@@ -133,6 +133,8 @@ class DSprites(Settings):
         images, latents = _npy(root / "imgs.npy"), _npy(root / "latents_classes.npy")
         if images.shape[1:] != (64, 64) or images.dtype != np.uint8 or latents.shape != (len(images), 6):
             raise DataError(root, f"holds imgs {list(images.shape)}, latents {list(latents.shape)}", "fetch it again")
+        if latents.dtype.kind not in "iu":
+            raise DataError(root / "latents_classes.npy", f"holds {latents.dtype}, not integers", "fetch it again")
         column = ("color", "shape", "scale", "orientation", "x_position", "y_position").index(self.label)
         values = latents[:, column].astype(np.int64)
         count = {"shape": 3, "scale": 6, "orientation": 40}.get(self.label, 32)
