@@ -119,6 +119,15 @@ def test_more_than_an_archive_can_hold_is_a_bomb(tmp_path, target, kind, monkeyp
     assert [len(content) for content in found(target).values()] == [10 << 20]
 
 
+def test_a_zip_that_names_a_place_before_its_beginning_is_damaged(tmp_path, target):
+    path = make_zip(tmp_path / "a.zip", [("x", b"x")])
+    data = path.read_bytes()
+    place = int.from_bytes(data[-6:-2], "little")  # of the list of members
+    path.write_bytes(data[:-6] + (place + 1000).to_bytes(4, "little") + data[-2:])
+    with pytest.raises(DataError, match=r"a.zip: is damaged"):
+        unpack(path, target, "zip")
+
+
 def test_a_zip_that_lies_about_its_sizes_is_a_bomb_all_the_same(tmp_path, target, monkeypatch):
     monkeypatch.setattr(archive, "LEAST_LIMIT", 1000)
     path = make_zip(tmp_path / "bomb.zip", [("bomb", bytes(10 << 20))])

@@ -60,6 +60,13 @@ def test_a_row_may_name_a_file_beside(tmp_path):
             table.read(index)
 
 
+def test_a_column_whose_name_is_no_text_is_refused(tmp_path):
+    path = save(tmp_path / "x.arrow", [0, 1])
+    path.write_bytes(path.read_bytes().replace(b"label", b"\xffabel"))
+    with pytest.raises(DataError, match=r"x\.arrow: cannot be read as arrow"):
+        len(Table(path))
+
+
 def test_what_cannot_be_mapped_is_refused(tmp_path):
     whole = save(tmp_path / "x.arrow", [0, 1] * 10, names=["a", "b"]).read_bytes()
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from functools import partial
 
@@ -61,6 +62,17 @@ def test_what_was_read_by_a_process_that_died_is_named():
 
     with pytest.raises(PackError, match=r"ended before its work \(SIGKILL\), at image-3; was memory short"):
         list(shared(work))
+
+
+def test_a_process_that_dies_in_the_middle_of_its_answer_has_died():
+    def work(item, advance):
+        advance(1)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return bytes(10 << 20)  # more than fits between two processes
+
+    told = share(work, range(1), 1, lambda _: time.sleep(0.6), str)
+    with pytest.raises(PackError, match=r"ended before its work \(SIGKILL\)"):
+        list(told)
 
 
 @pytest.mark.parametrize("name", ["ant/0.jpg", "bee/3.png"])

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import subprocess
 import tarfile
@@ -125,6 +126,17 @@ def test_without_any_good_image_there_is_nothing_to_pack(tmp_path):
     spoil(source, "ant/0.jpg", "bee/0.jpg", "cat/0.jpg")
     with pytest.raises(PackError, match="no image that can be decoded"):
         pack(str(source), tmp_path / "out", skip_bad=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_is_full_from_the_beginning_keeps_nothing(tmp_path, monkeypatch):
+    def full(path, data):
+        path.with_name(f".{path.name}.part").write_bytes(data[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.files, "write_atomic", full)
+    with pytest.raises(PackError, match="make room; the same command goes on"):
+        pack(str(draw(tmp_path / "source")), tmp_path / "out", SMALL)
     assert not (tmp_path / "out").exists()
 
 

@@ -182,6 +182,19 @@ def test_a_file_with_an_encrypted_column_is_refused(tmp_path):
     assert "encrypted" in done.stdout
 
 
+def test_a_label_beyond_its_dictionary_is_refused(tmp_path):
+    path = tmp_path / "x.parquet"
+    table = pa.table({"image": [b"image"] * 6, "label": ["ant", "bee"] * 3})
+    pq.write_table(table, path, compression="NONE", use_dictionary=["label"], write_statistics=False)
+    whole = path.read_bytes()
+    place = whole.index(b"\x01\x03\x2a", whole.index(b"bee"))  # one bit each, one group of eight: 0 1 0 1 0 1
+    for several in (2, 3):
+        data = whole[:place] + bytes([2, 12, several]) + whole[place + 3 :]  # two bits each, a run of six
+        path.write_bytes(data)
+        with pytest.raises(VitlabError, match=r"x\.parquet: cannot be read as parquet"):
+            rows_of(path)
+
+
 def test_bytes_after_the_last_value_of_a_page_are_left(tmp_path):
     content = b"".join(struct.pack("<I", len(value)) + value for value in (b"one", b"three")) + bytes(8)
     (tmp_path / "x").write_bytes(content)

@@ -81,6 +81,16 @@ def test_a_path_in_a_row_is_read_beside_the_file(tmp_path, images):
         table.read(1)
 
 
+@pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+def test_paths_may_be_in_an_encoding_that_pyarrow_decodes(tmp_path, encoding):
+    encodings = {"image.bytes": encoding, "image.path": encoding, "label": "PLAIN"}
+    rows = pa.array([{"bytes": png(0), "path": "ä.png"}, {"bytes": None, "path": "ä.png"}], STRUCT)
+    table = pa.table({"image": rows, "label": ["a", "b"]})
+    pq.write_table(table, tmp_path / "x.parquet", use_dictionary=False, column_encoding=encodings)
+    (tmp_path / "ä.png").write_bytes(png(7))
+    assert [value(Table(tmp_path), index) for index in (0, 1)] == [0, 7]
+
+
 @pytest.mark.parametrize("path", ["/etc/hostname", "../secret.png", "a/../../secret.png", "C:\\secret.png"])
 def test_a_path_that_leads_out_is_refused(tmp_path, path):
     (tmp_path / "secret.png").write_bytes(png(0))

@@ -1,5 +1,6 @@
 """Archives: unpacked so that nothing in them can reach outside their folder or fill the disk."""
 
+import errno
 import gzip
 import re
 import shutil
@@ -60,8 +61,11 @@ def unpack(archive: Path, folder: Path, kind: Kind, most_bytes: int | None = Non
     except Exception as error:  # on damage these libraries raise a dozen classes, TypeError among them
         if isinstance(error, FileExistsError):
             raise _unsafe(archive, f"holds {Path(str(error.filename)).name!r} twice") from None
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the archive's
-            raise
+        if isinstance(error, OSError) and error.errno not in (
+            None,
+            errno.EINVAL,
+        ):  # the disk's fault, not the archive's
+            raise  # EINVAL: a place before the file's beginning, which a damaged zip names
         raise DataError(archive, f"is damaged ({' '.join(str(error).split())})", "fetch it again") from error
 
 

@@ -36,8 +36,9 @@ def _open(file: Path, image_column: str, label_column: str) -> Opened:
     with reading(file):
         content: Any = pa.memory_map(str(file))
         schema = _ipc.open_stream(content).schema
-    label = first_of(schema.names, label_column, SEVERAL)
-    check_columns(file, schema.names, image_column, label)
+        names: list[str] = schema.names
+    label = first_of(names, label_column, SEVERAL)
+    check_columns(file, names, image_column, label)
     check_images(file, schema, image_column)
     with reading(file):
         _check_messages(content)

@@ -110,7 +110,7 @@ def _answers(
             assert isinstance(connection, Connection)
             try:
                 kind, value = connection.recv()
-            except EOFError:
+            except (EOFError, OSError):  # perhaps in the middle of an answer
                 raise _died(crew[connection], name) from None
             if kind == "advance":
                 advance(value)

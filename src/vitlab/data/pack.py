@@ -243,13 +243,13 @@ def _claimed(out: Path, identity: bytes) -> Generator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(out, "is being packed by another process", "wait, or choose another folder") from None
-        if not job.exists():
-            with writing(out):
-                files.write_atomic(job, identity)
-        elif job.read_bytes() != identity:
+        if job.exists() and job.read_bytes() != identity:
             what = "holds an unfinished pack of other data, or with another --shard-size"
             raise DataError(out, what, "choose another folder, or remove it")
         try:
+            if not job.exists():
+                with writing(out):
+                    files.write_atomic(job, identity)
             yield
         finally:
             if not any(out.rglob("shard-*.tar")):

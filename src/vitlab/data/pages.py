@@ -156,13 +156,18 @@ def _whole(chunk: Chunk) -> list[Value]:
         for batch in reader.iter_batches(few, [chunk.group], [chunk.column], use_threads=False):
             column = batch.column(0)
             column = column.field(0) if _types.is_struct(column.type) else column
-            values += [value if value is None else memoryview(value) for value in column.to_pylist()]
+            values += [value if value is None else memoryview(_bytes(value)) for value in column.to_pylist()]
             size += column.nbytes
             if size > _MAX_PAGE:
                 raise ValueError(f"row group {chunk.group} unpacks to more than {_MAX_PAGE:,} bytes")
     if len(values) != chunk.rows:
         raise ValueError(f"row group {chunk.group} holds {len(values):,} rows, not {chunk.rows:,}")
     return values
+
+
+def _bytes(value: bytes | str) -> bytes:
+    """Return a value that pyarrow has decoded as its bytes: those of the paths beside the images come as text."""
+    return value.encode() if isinstance(value, str) else value
 
 
 def _page(header: dict[int, Any], start: int, first: int) -> Page:

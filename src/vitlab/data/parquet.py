@@ -58,6 +58,7 @@ def _open(file: Path, image_column: str, label_column: str) -> Opened:
         images = find_chunks(file, metadata.schema, f"{image_column}.bytes" if nested else image_column)
         with _parquet.ParquetFile(file, metadata=metadata, read_dictionary=names, memory_map=True) as reader:
             labels = _read_labels(reader, label)
+            labels.validate(full=True)  # else a place in a dictionary may lead out of it
     if len(labels) != sum(chunk.rows for chunk in images):
         raise DataError(file, f"holds {len(labels):,} labels, and another number of images", "fetch it again")
     with reading(file):

@@ -109,6 +109,7 @@ def test_smallnorb_azimuths_are_18_steps_of_20_degrees(tmp_path):
         lambda data: data[:8] + struct.pack("<i", -20) + data[12:],
         lambda data: data[:8] + struct.pack("<i", 2**31 - 1) + data[12:],
         lambda data: data[:7],
+        lambda data: data[:22],
     ],
 )
 def test_a_damaged_matrix_of_smallnorb_is_refused(tmp_path, damage):
@@ -161,6 +162,33 @@ def test_dsprites_that_are_no_array_are_refused(tmp_path, kind):
         opened("dsprites", tmp_path / "d")
 
 
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        (b"(1280,", b"((((1,"),
+        (b"'|u1'", b"',:1'"),
+        (b"1280, 64, 64", b"9" * 12),
+        (b"(1280, 64, 64), ", b"(" + b"9" * 12 + b",),"),
+    ],
+)
+def test_dsprites_with_a_header_that_makes_no_sense_are_refused(tmp_path, text, changed):
+    standins.dsprites(tmp_path / "d")
+    path = tmp_path / "d/imgs.npy"
+    data = path.read_bytes()
+    assert text in data and len(text) == len(changed)
+    path.write_bytes(data.replace(text, changed))
+    with pytest.raises(DataError, match=r"^\S+imgs.npy: cannot be read \(.{,220}$"):
+        opened("dsprites", tmp_path / "d")
+
+
+@pytest.mark.parametrize("kind", ["S8", "f8", "M8[s]"])
+def test_dsprites_whose_classes_are_no_integers_are_refused(tmp_path, kind):
+    _, latents = standins.dsprites(tmp_path / "d")
+    np.save(tmp_path / "d/latents_classes.npy", latents.astype(kind))
+    with pytest.raises(DataError, match=r"latents_classes.npy: holds .*, not integers"):
+        opened("dsprites", tmp_path / "d")
+
+
 def test_dmlab_is_read_from_its_record_files(tmp_path):
     standins.dmlab(tmp_path / "d")
     train = opened("dmlab", tmp_path / "d")
@@ -207,6 +235,47 @@ def test_a_group_where_patch_camelyon_has_an_array_is_refused(tmp_path):
     with h5py.File(tmp_path / "camelyonpatch_level_2_split_valid_x.h5", "w") as file:
         file.create_group("x")
     with pytest.raises(DataError, match=r"valid_x.h5: holds no array 'x'"):
+        opened("camelyon", tmp_path, "val")
+
+
+@pytest.mark.parametrize("kind", ["external", "link", "virtual"])
+def test_pixels_in_other_files_are_never_read(tmp_path, kind):
+    camelyon(tmp_path)
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "camelyonpatch_level_2_split_valid_x.h5"
+    other, shape = path.rename(tmp_path / "other.h5"), (5, 96, 96, 3)
+    with h5py.File(path, "w") as file:
+        if kind == "external":
+            file.create_dataset("x", shape, np.uint8, external=[(str(other), 0, 5 * 96 * 96 * 3)])
+        elif kind == "link":
+            file["x"] = h5py.ExternalLink(str(other), "x")
+        else:
+            layout = h5py.VirtualLayout(shape, np.uint8)
+            layout[:] = h5py.VirtualSource(str(other), "x", shape)
+            file.create_virtual_dataset("x", layout)
+    with pytest.raises(DataError, match=r"valid_x.h5: holds no array 'x' .*(link|other files)"):
+        opened("camelyon", tmp_path, "val")
+
+
+@pytest.mark.parametrize("chunks", [1000, 2 * 10**9])
+def test_an_array_that_claims_more_than_its_file_is_refused(tmp_path, chunks):
+    camelyon(tmp_path)
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "camelyonpatch_level_2_split_valid_y.h5", "w") as file:
+        file.create_dataset("y", (2 * 10**9, 1, 1, 1), np.uint8, chunks=(chunks, 1, 1, 1))
+    with pytest.raises(DataError, match=r"valid_y.h5: holds (no array|y .*2000000000, 1, 1, 1)"):
+        opened("camelyon", tmp_path, "val")
+
+
+@pytest.mark.parametrize(
+    "labels", [np.array([b"a"] * 5), np.array([0.5, np.nan, 1, 0, 0]), np.zeros((5, 2), np.uint8), 3]
+)
+def test_labels_of_patch_camelyon_that_are_no_numbers_one_each_are_refused(tmp_path, labels):
+    camelyon(tmp_path)
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "camelyonpatch_level_2_split_valid_y.h5", "w") as file:
+        file["y"] = labels
+    with pytest.raises(DataError, match=r"valid_y.h5: holds (y|no array 'y')"):
         opened("camelyon", tmp_path, "val")
 
 

@@ -117,6 +117,7 @@ def test_a_list_cannot_name_files_elsewhere(tmp_path, name):
     [
         ("a.jpg\n", "says no class of 'a.jpg'"),
         ("a.jpg x\n", "'x' where a number belongs"),
+        ("a.jpg 9223372036854775808\n", "'9223372036854775808' where a number belongs"),
         ("a.jpg 9\n", "none of the 3"),
     ],
 )

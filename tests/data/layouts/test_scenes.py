@@ -111,10 +111,21 @@ def test_kitti_is_divided_by_whole_videos_as_tensorflow_datasets_does(tmp_path):
     assert videos["test"] == test and videos["val"] == val
 
 
+def test_kitti_with_a_vehicle_at_no_distance_is_refused(tmp_path):
+    standins.kitti(tmp_path, [(video, [("Car", -1e9)]) for video, _ in VEHICLES])
+    with pytest.raises(DataError, match=r"label_2/\d{6}.txt: has a vehicle before -100 m"):
+        opened("kitti", tmp_path)
+
+
 def test_kitti_without_its_development_kit_is_named(tmp_path):
     standins.kitti(tmp_path, VEHICLES)
     (tmp_path / "mapping/train_rand.txt").write_text("1,2,99\n")
     with pytest.raises(DataError, match=r"train_rand.txt: names line 99"):
+        opened("kitti", tmp_path)
+    rows = tmp_path / "mapping/train_mapping.txt"
+    rows.write_text("a video\0 0\n")
+    (tmp_path / "mapping/train_rand.txt").write_text("1\n")
+    with pytest.raises(DataError, match=r"train_rand.txt: names line 1 of train_mapping.txt, which is none"):
         opened("kitti", tmp_path)
     (tmp_path / "mapping/train_rand.txt").unlink()
     with pytest.raises(DataError, match=r"train_rand.txt: is not there"):

@@ -1,11 +1,7 @@
 """Layouts of pixels in arrays, not in image files: CIFAR, SVHN, SmallNORB, dSprites, PatchCamelyon, DMLab."""
 
-import importlib
 import math
 import mmap
-import os
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.config import Settings
-from vitlab.data.layouts.examples import Examples, Numbered, missing, numbered_classes, read_text
+from vitlab.data.layouts.examples import Examples, Numbered, in_short, missing, numbered_classes, read_text
+from vitlab.data.layouts.hdf5 import find_array, read_part
 from vitlab.data.layouts.matlab import read_mat
 from vitlab.data.layouts.records import Span, features, records
 from vitlab.data.source import Pixels
@@ -136,6 +133,8 @@ class DSprites(Settings):
         images, latents = _npy(root / "imgs.npy"), _npy(root / "latents_classes.npy")
         if images.shape[1:] != (64, 64) or images.dtype != np.uint8 or latents.shape != (len(images), 6):
             raise DataError(root, f"holds imgs {list(images.shape)}, latents {list(latents.shape)}", "fetch it again")
+        if latents.dtype.kind not in "iu":
+            raise DataError(root / "latents_classes.npy", f"holds {latents.dtype}, not integers", "fetch it again")
         column = ("color", "shape", "scale", "orientation", "x_position", "y_position").index(self.label)
         values = latents[:, column].astype(np.int64)
         count = {"shape": 3, "scale": 6, "orientation": 40}.get(self.label, 32)
@@ -159,15 +158,19 @@ class Camelyon(Settings):
             DataError: a file is not there or holds something else, or h5py is not installed.
         """
         stem = self.files[split]
-        images, digits = _hdf5(root / f"{stem}_x.h5", "x"), _hdf5(root / f"{stem}_y.h5", "y")
-        if images.shape[1:] != (96, 96, 3) or images.dtype != np.uint8 or len(images) != len(digits):
+        images, digits = find_array(root / f"{stem}_x.h5", "x"), find_array(root / f"{stem}_y.h5", "y")
+        if images.shape[1:] != (96, 96, 3) or images.dtype != np.uint8:
             raise DataError(root / f"{stem}_x.h5", f"holds x {list(images.shape)}", "fetch it again")
-        labels = np.asarray(digits[:]).reshape(-1).astype(np.int64)
+        if digits.size != len(images) or digits.dtype.kind not in "iu":
+            what = f"holds y {list(digits.shape)} of {digits.dtype} for {len(images):,} images"
+            raise DataError(root / f"{stem}_y.h5", what, "fetch it again")
+        labels = read_part(root / f"{stem}_y.h5", digits, slice(None)).reshape(-1).astype(np.int64)
         _check_labels(labels, len(names), root / f"{stem}_y.h5")
         prefix = stem.rpartition("_")[2] + "_"
 
         def fetch(index: int) -> Pixels:
-            return np.asarray(_hdf5(root / f"{stem}_x.h5", "x")[index])
+            where = root / f"{stem}_x.h5"
+            return read_part(where, find_array(where, "x"), index)
 
         return Examples(names, labels, Numbered(len(labels), prefix), fetch)
 
@@ -239,7 +242,7 @@ def _norb_matrix(path: Path) -> NDArray[Any]:
     """Return a matrix of SmallNORB: magic number, dimensions (at least three are written), values; all little-endian."""
     data = _mapped(path)
     kinds: dict[int, str] = {0x1E3D4C55: "u1", 0x1E3D4C54: "<i4"}
-    head = data[:8].view("<i4") if len(data) >= 20 else [0, 0]
+    head = data[:8].view("<i4") if len(data) >= 24 else [0, 0]
     magic, ndim = int(head[0]), int(head[1])
     if magic in kinds and 1 <= ndim <= 4:
         shape = data[8 : 8 + 4 * ndim].view("<i4").tolist()
@@ -257,28 +260,5 @@ def _npy(path: Path) -> NDArray[Any]:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise missing(path, error) from None
-    except (ValueError, EOFError) as error:
-        raise DataError(path, f"cannot be read ({error})", "fetch it again") from None
-
-
-def _hdf5(path: Path, name: str) -> Any:
-    """Return an array of an HDF5 file, read when it is indexed; every process opens the file for itself."""
-    return _hdf5_in(path, name, os.getpid())
-
-
-@lru_cache(maxsize=8)
-def _hdf5_in(path: Path, name: str, process: int) -> Any:
-    del process
-    try:
-        open_file: Callable[[Path, str], Any] = importlib.import_module("h5py").File
-    except ImportError:
-        raise DataError(path, "needs h5py to be read", "run `pip install 'vitlab[hdf5]'`") from None
-    try:
-        found = open_file(path, "r")[name]
-        if not hasattr(found, "dtype"):
-            raise KeyError("it is a group")
-        return found
-    except FileNotFoundError as error:
-        raise missing(path, error) from None
-    except (OSError, KeyError) as error:
-        raise DataError(path, f"holds no array '{name}' ({' '.join(str(error).split())})", "fetch it again") from None
+    except Exception as error:  # NumPy parses the header as Python's literals, which raises half a dozen classes
+        raise DataError(path, f"cannot be read ({in_short(error)})", "fetch it again") from None

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -79,6 +80,11 @@ def missing(path: Path, error: OSError) -> DataError:
     return DataError(path, what, "unpack the data set's files as they come, without renaming them")
 
 
+def in_short(error: Exception) -> str:
+    """Return what a library says of a damaged file as part of one line."""
+    return " ".join(str(error).split())[:200]
+
+
 def inside(name: str, where: Path) -> str:
     """Return `name` if it is the path of a file inside the folder it is relative to; `where` is the file that holds it.
 
@@ -94,12 +100,11 @@ def whole_number(text: str, where: Path) -> int:
     """Return `text` as a whole number; `where` is the file that holds it.
 
     Raises:
-        DataError: it is none.
+        DataError: it is none, or has more than nine digits.
     """
-    try:
-        return int(text)
-    except ValueError:
-        raise DataError(where, f"holds {text[:40]!r} where a number belongs", "fetch it again") from None
+    if re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", text) is None:
+        raise DataError(where, f"holds {text[:40]!r} where a number belongs", "fetch it again")
+    return int(text)
 
 
 @cache

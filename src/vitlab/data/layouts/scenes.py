@@ -96,6 +96,9 @@ class Kitti(Settings):
         """
         numbers = kitti_splits(root)[split]
         labels = [_nearest_vehicle(root / f"training/label_2/{number:06d}.txt") for number in numbers]
+        if labels and min(labels) < 0:
+            where = root / f"training/label_2/{numbers[labels.index(min(labels))]:06d}.txt"
+            raise DataError(where, f"has a vehicle before {KITTI_EDGES[0]:g} m", "fetch it again")
         files = [f"{number:06d}.png" for number in numbers]
         folder = root / "training/image_2"
         return Examples(names, np.array(labels, np.int64), files, lambda index: read_file(folder / files[index]))
@@ -124,7 +127,7 @@ def kitti_splits(root: Path) -> dict[str, list[int]]:
     videos: dict[str, list[int]] = {}
     for image, word in enumerate(read_text(order).replace(",", " ").split()):
         row = whole_number(word, order) - 1
-        if not 0 <= row < len(rows) or len(rows[row]) < 2:
+        if not 0 <= row < len(rows) or len(rows[row]) < 2 or not rows[row][1].isprintable():
             raise DataError(order, f"names line {row + 1} of {lines.name}, which is none", "fetch it again")
         videos.setdefault(rows[row][1], []).append(image)
     if len(videos) < 3:
