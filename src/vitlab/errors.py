@@ -99,5 +99,9 @@ class WorkerError(VitlabError):
     """A process that reads images ahead died or hangs; the run can be resumed."""
 
 
+class RankError(VitlabError):
+    """A process that trained with others is lost."""
+
+
 class CheckpointError(VitlabError):
     """No checkpoint of a run can be read."""

@@ -22,6 +22,7 @@ def finetune(
     on_bad_image: options.BadImages = options.OnBadImage.FAIL,
     workers: options.Workers = None,
     device: options.Device = "auto",
+    processes: options.Processes = None,
     tensorboard: options.TensorBoard = False,
     changes: options.Set = None,
     resume: options.Resume = False,
@@ -52,4 +53,4 @@ def finetune(
         tensorboard=tensorboard,
         changes=tuple(changes or ()),
     )
-    train(plan_finetune, asked, out, resume)
+    train(plan_finetune, asked, out, resume, processes)

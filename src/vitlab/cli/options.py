@@ -104,6 +104,12 @@ BadImages = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that read ahead. Default: half of the cores.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Train with so many processes on this machine, one a GPU; over several machines use torchrun."
+    ),
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Change any setting: --set train.optimizer.weight_decay=0.03")
 ]

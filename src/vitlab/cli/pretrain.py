@@ -21,6 +21,7 @@ def pretrain(
     on_bad_image: options.BadImages = options.OnBadImage.FAIL,
     workers: options.Workers = None,
     device: options.Device = "auto",
+    processes: options.Processes = None,
     tensorboard: options.TensorBoard = False,
     changes: options.Set = None,
     resume: options.Resume = False,
@@ -50,4 +51,4 @@ def pretrain(
         tensorboard=tensorboard,
         changes=tuple(changes or ()),
     )
-    train(plan_pretrain, asked, out, resume)
+    train(plan_pretrain, asked, out, resume, processes)

@@ -1,5 +1,6 @@
 """What `finetune` and `pretrain` do alike: plan, print the plan, start or resume, report."""
 
+import os
 import shlex
 import signal
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vitlab.ranks import Ranks
     from vitlab.studies.plan import Asked, Plan
     from vitlab.studies.run import RunResult
 
@@ -35,8 +37,53 @@ def interruptible(say: Callable[[str], None], remedy: str) -> Generator[None]:
         raise SystemExit(128 + signal.SIGINT) from None
 
 
-def train(plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, resume: bool) -> None:
-    """Carry out the run that `asked` plans; with `resume`, continue the one in `out`, as it was started if no data is named."""
+def train(
+    plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, resume: bool, processes: int | None = None
+) -> None:
+    """Carry out the run that `asked` plans; with `resume`, continue the one in `out`, as it was started if no data is named.
+
+    With several `processes` this one only launches them; each comes here too, knowing its rank from the environment, as it does
+    under torchrun.
+    """
+    if processes and processes > 1 and "WORLD_SIZE" not in os.environ:
+        from vitlab.train.launch import launch
+
+        raise SystemExit(launch(processes, sys.argv[1:]))
+    from vitlab.ranks import joined
+
+    with joined() as ranks:
+        if ranks.first:
+            _lead(plan, asked, out, resume, ranks)
+        else:
+            _follow(ranks)
+
+
+def _follow(ranks: "Ranks") -> None:
+    """Take part in the run that the first rank has planned."""
+    from vitlab.config import parse
+    from vitlab.studies import run
+    from vitlab.studies.recipe import RunSettings
+    from vitlab.train.loop import Interrupted
+    from vitlab.train.progress import Quiet
+
+    def nothing(_: str) -> None:
+        """Leave it to the first rank to say."""
+
+    folder, resume, settings = ranks.tell()
+    planned = parse(RunSettings, settings, "the settings of rank 0") if settings else None
+    try:
+        if resume:
+            run.resume(Path(folder), Quiet(), nothing, asked=planned, ranks=ranks)
+        else:
+            assert planned is not None  # the first rank makes a plan for every start
+            run.start(planned, Path(folder), Quiet(), nothing, ranks=ranks)
+    except Interrupted:
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _lead(plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, resume: bool, ranks: "Ranks") -> None:
+    """Plan the run for all ranks, take part in it, and say what came out."""
+    from vitlab.config import to_json
     from vitlab.errors import SettingsError
     from vitlab.studies import run
     from vitlab.studies.plan import Asked
@@ -56,13 +103,14 @@ def train(plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, res
         folder = Path("runs") / f"{planned.settings.recipe}-{Path(asked.data or '').resolve().name}"
     if planned is not None:
         _say_plan(planned, folder, say)
+    ranks.tell([str(folder.absolute()), resume, to_json(planned.settings) if planned else None])
     watcher = Terminal(console)
     with interruptible(say, f"continue with: vitlab {sys.argv[1]} --resume --out {shlex.quote(str(folder))}"):
         if resume:
-            result = run.resume(folder, watcher, say, asked=planned.settings if planned else None)
+            result = run.resume(folder, watcher, say, asked=planned.settings if planned else None, ranks=ranks)
         else:
             assert planned is not None  # without --resume there is a plan, or an error
-            result = run.start(planned.settings, folder, watcher, say)
+            result = run.start(planned.settings, folder, watcher, say, ranks=ranks)
     _finish(result, planned.differences if planned else [], say)
 
 

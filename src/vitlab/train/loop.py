@@ -3,16 +3,18 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, runtime_checkable
 
+from vitlab.data.batch import Batch
 from vitlab.data.loader import Pieces, TrainBatches, bad_images_error, load
 from vitlab.errors import ImageError
 from vitlab.models.classifier import Classifier
 from vitlab.train.config import TrainSettings
+from vitlab.train.heartbeat import heartbeat
 from vitlab.train.run import RunFolder
 from vitlab.train.state import TrainState
 from vitlab.train.step import StepResult, Update, train_step
@@ -75,11 +77,15 @@ def train(
         BadImagesError: an image cannot be decoded; every such image is named.
         NonFiniteError: the loss or the gradient is not finite.
         CheckpointError: the last checkpoint could not be written.
+        RankError: another rank is lost.
     """
     watcher.started(state.step, settings.steps, settings.batch_size)
     try:
-        with _stop_requests() as stop_requested:
-            _Loop(state, batches, settings, run, evaluators, watcher, workers).go(stop_requested)
+        with _stop_requests() as stop_requested, heartbeat(state.ranks) as beat:
+            places = Pieces(state.step, settings.steps, settings.pieces, state.ranks)
+            pieces = load(batches, places, workers)
+            pieces = beat.watch(pieces) if beat else pieces
+            _Loop(state, pieces, settings, run, evaluators, watcher).go(stop_requested)
     except ImageError as error:  # outside, so that Ctrl-C ends the search for others
         raise bad_images_error(batches.source, error, batches.spec.limits, workers) from error
 
@@ -87,12 +93,11 @@ def train(
 @dataclass
 class _Loop:
     state: TrainState
-    batches: TrainBatches
+    pieces: Iterator[Batch]
     settings: TrainSettings
     run: RunFolder
     evaluators: Mapping[str, Evaluator]
     watcher: Watcher
-    workers: int
     pending: Update | None = None
     stopping: bool = False
 
@@ -100,13 +105,11 @@ class _Loop:
         """Train to the last step."""
         state, settings, first = self.state, self.settings, self.state.step
         try:
-            places = Pieces(first, settings.steps, settings.pieces, state.ranks)
-            pieces = load(self.batches, places, self.workers)
             while state.step < settings.steps:
                 if state.step > first:
                     self._between(stop_requested)
                 asked = stop_requested()
-                mine = islice(pieces, len(state.ranks.share(settings.pieces)))
+                mine = islice(self.pieces, len(state.ranks.share(settings.pieces)))
                 update = train_step(state, mine, settings, stop=asked)
                 self._read_pending()
                 self.pending = update

@@ -1,0 +1,100 @@
+"""Launch: several ranks on this machine, each a process of the same command; what torchrun does, in one line and without its log.
+
+This file imports no torch: the process that launches only waits.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitlab.errors import RankError
+
+LAUNCHER = "VITLAB_LAUNCHER"
+"""The environment variable with the process that launched a rank: a rank does not outlive it."""
+_GRACE_SECONDS = 15.0
+_POLL_SECONDS = 0.05
+
+
+def launch(processes: int, arguments: Sequence[str]) -> int:
+    """Run `vitlab` with `arguments` as `processes` ranks and return the exit code, that of the first rank where it has one.
+
+    The first rank has the terminal. What the others say is kept until one of them fails. Each gets an equal part of the cores.
+    SIGINT and SIGTERM are passed on to all, so that a second one ends them at once.
+
+    Raises:
+        RankError: a rank was killed, or failed where the first one did not.
+    """
+    with tempfile.TemporaryDirectory(prefix="vitlab-") as logs:
+        paths = [Path(logs) / f"rank-{rank}.log" for rank in range(processes)]
+        environment = _environment(processes)
+        ranks = [_start(rank, arguments, environment, path) for rank, path in enumerate(paths)]
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
+            signal.signal(number, lambda number, _: _send(ranks, number))
+        try:
+            lost = _wait(ranks)
+        finally:
+            _send(ranks, signal.SIGKILL)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        code = ranks[0].returncode
+        if code >= 0 and (code or lost is None):
+            return code
+        assert lost is not None
+        raise RankError(f"rank {lost}", _story(ranks[lost], paths[lost]), "go on with --resume")
+
+
+def _environment(processes: int) -> dict[str, str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ours = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes),
+        LAUNCHER: str(os.getpid()),
+    }
+    return {"OMP_NUM_THREADS": str(max(1, cores // processes)), **os.environ, **ours}
+
+
+def _start(rank: int, arguments: Sequence[str], environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "vitlab", *arguments]
+    environment = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    if rank == 0:
+        return subprocess.Popen(command, env=environment, start_new_session=True)
+    with log.open("wb") as file:
+        return subprocess.Popen(command, env=environment, start_new_session=True, stdout=file, stderr=file)
+
+
+def _send(ranks: Sequence["subprocess.Popen[bytes]"], number: int) -> None:
+    for rank in ranks:
+        if rank.poll() is None:
+            rank.send_signal(number)
+
+
+def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> int | None:
+    """Return which rank failed first once all have ended; the others have a moment for it when one has."""
+    lost, deadline = None, float("inf")
+    while any(rank.poll() is None for rank in ranks):
+        failed = [number for number, rank in enumerate(ranks) if rank.returncode]
+        if failed and lost is None:
+            lost, deadline = failed[0], time.monotonic() + _GRACE_SECONDS
+        if time.monotonic() > deadline:
+            _send(ranks, signal.SIGKILL)
+        time.sleep(_POLL_SECONDS)
+    failed = [number for number, rank in enumerate(ranks) if rank.returncode]
+    return lost if lost is not None else next(iter(failed), None)
+
+
+def _story(rank: "subprocess.Popen[bytes]", log: Path) -> str:
+    code = rank.returncode
+    what = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    words = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return f"(process {rank.pid}) {what}" + (f"; its last words: {words[-1]}" if words else "")
