@@ -29,18 +29,21 @@ class Runs:
             word, _, rest = line.strip().partition(" ")
             if word == "ended":
                 return int(rest), events
-            if word == "pid":
+            if word == "group":
                 pid = int(rest)
             else:
                 events.append((word, rest))
             if kill_after is not None and pid is not None and len(events) >= kill_after:
                 time.sleep(delay)
-                os.kill(pid, signal.SIGKILL)
+                os.killpg(pid, signal.SIGKILL)
                 kill_after = None
         raise AssertionError(f"the process of the runs ended: {self.server.poll()}")
 
-    def killed_often(self, folder, kills, luck, **options):
-        """Start a run and kill it `kills` times at random moments; return how each ended and the steps begun from."""
+    def killed_often(self, folder, kills, luck, worlds=(1,), **options):
+        """Start a run and kill it `kills` times at random moments; return how each ended and the steps begun from.
+
+        Every start and restart is on a random number of ranks among `worlds`.
+        """
         rng, ends, begun = random.Random(luck), [], []
         for _ in range(kills):
             verb = "resume" if (folder / "config.json").exists() else "start"
@@ -48,7 +51,8 @@ class Runs:
             delay = (
                 rng.random() ** 3 * 0.05 if after else rng.random() * 0.3
             )  # before the first event: while it is set up
-            status, events = self(verb, folder, after, delay, **options)
+            world = rng.choice(worlds) if len(worlds) > 1 else worlds[0]
+            status, events = self(verb, folder, after, delay, world=world, **options)
             assert status in (0, -signal.SIGKILL)
             ends.append(status)
             begun += [int(rest) for word, rest in events if word == "started"]
