@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 
@@ -12,6 +13,7 @@ from vitlab.train import loop
 from vitlab.train.loop import Interrupted, train
 from vitlab.train.progress import Quiet
 from vitlab.train.run import RunFolder, read_metrics
+from vitlab.train.spikes import is_spike
 
 
 class Events(Quiet):
@@ -207,3 +209,65 @@ def test_one_bad_image_stops_nothing_in_the_error_of_another_kind(go, monkeypatc
     with pytest.raises(ValueError, match="a bug"):
         go()
     assert issubclass(BadImagesError, Exception) and not issubclass(ImageError, BadImagesError)
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Return a function that makes the losses of update number `bad` (from 1) infinite, or so many times as large."""
+    from vitlab.train.objective import Softmax
+
+    losses, calls = Softmax.losses, []
+
+    def poison(bad, factor=np.inf):
+        def changed(objective, logits, labels, weights):
+            calls.append(None)
+            return losses(objective, logits, labels, weights) * (factor if len(calls) == bad else 1)
+
+        monkeypatch.setattr(Softmax, "losses", changed)
+
+    return poison
+
+
+def events_of(path):
+    return [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+
+
+def test_an_update_that_may_be_left_out_is_counted_and_its_images_are_named(go, poisoned, snapshot, same):
+    poisoned(3)
+    events, state = go(skip_nonfinite=1, checkpoint_every=2, log_every=1)
+    assert state.step == 6 and state.skipped == 1 and ("step", 3) not in events and ("step", 4) in events
+    (event,) = events_of(go.path / "run")
+    assert (event["step"], event["name"], event["value"], len(event["images"])) == (3, "train/skipped", 1.0, 8)
+    logged = [event["name"] for event in read_metrics(go.path / "run") if event["step"] == 3]
+    assert logged == ["train/skipped"]
+    assert not same(snapshot(state), snapshot(go("straight")[1]))
+
+
+def test_one_more_than_may_be_left_out_stops_the_run(go, monkeypatch):
+    from vitlab.train.objective import Softmax
+
+    monkeypatch.setattr(Softmax, "losses", lambda objective, logits, *_: logits.sum(dim=1) * np.nan)
+    with pytest.raises(NonFiniteError, match="step 2: ") as caught:
+        go(skip_nonfinite=2)
+    assert caught.value.state.skipped == 2
+
+
+def test_how_many_were_left_out_survives_a_resume(go, poisoned):
+    poisoned(2)
+    with pytest.raises(Interrupted):
+        go(events=Events({4: lambda: os.kill(os.getpid(), signal.SIGINT)}), skip_nonfinite=1)
+    assert go(resume=True, skip_nonfinite=1)[1].skipped == 1
+
+
+def test_a_loss_that_stands_out_is_logged_with_its_images(go, poisoned):
+    poisoned(30, 100.0)
+    _, state = go(steps=32, log_every=1)
+    (event,) = events_of(go.path / "run")
+    assert (event["step"], event["name"], len(event["images"])) == (30, "train/spike", 8)
+    assert len(state.recent) == 32
+
+
+def test_what_stands_out():
+    steady = [1.0 + 0.01 * (index % 5) for index in range(40)]
+    assert not is_spike(1.05, steady) and is_spike(1.2, steady) and not is_spike(0.1, steady)
+    assert not is_spike(9.0, steady[:19]) and not is_spike(9.0, [1.0] * 40)

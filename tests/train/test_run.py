@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import json
+import multiprocessing
 import os
 import signal
 import warnings
@@ -252,3 +253,28 @@ def test_a_run_is_finished_when_its_model_is_whole(tmp_path, make_state, monkeyp
         assert not run.finished
         run.save_model(state)
         assert run.finished
+
+
+def begin(path, barrier, answers):
+    """Try to make the run at the moment when all others do, and hold it for a while."""
+    barrier.wait()
+    try:
+        with create(path):
+            answers.put("proceeds")
+            barrier.wait()
+    except RunFolderError as error:
+        answers.put(str(error))
+        barrier.wait()
+
+
+def test_of_twenty_starts_in_one_folder_exactly_one_proceeds(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier, answers = context.Barrier(20), context.Queue()
+    starts = [context.Process(target=begin, args=(tmp_path / "run", barrier, answers)) for _ in range(20)]
+    for start in starts:
+        start.start()
+    said = [answers.get(timeout=60) for _ in starts]
+    for start in starts:
+        start.join()
+    assert said.count("proceeds") == 1
+    assert all("already exists" in line or "is in use by" in line for line in said if line != "proceeds")

@@ -37,13 +37,14 @@ _POLL_SECONDS = 0.05
 class Checkpoint:
     """What a checkpoint holds; `rejected` says which newer ones were damaged, and how.
 
-    `metrics_bytes` is the length of the metrics file that belongs to it, `recent` are the losses of the last updates. The
+    `metrics_bytes` is the length of the metrics file that belongs to it, `recent` and `skipped` are as in `TrainState`. The
     optimizer's file holds the parameters of the task too: the model's file is a model and nothing else.
     """
 
     step: int
     metrics_bytes: int
     recent: list[float]
+    skipped: int
     parameters: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     rejected: tuple[str, ...]
@@ -65,8 +66,8 @@ def take(state: TrainState, metrics_bytes: int) -> Snapshot | None:
     A collective: every rank has to call it at the same step.
     """
     ranks = state.ranks
-    facts = {"version": VERSION, "step": state.step, "metrics_bytes": metrics_bytes, "recent": state.recent}
-    progress = json.dumps(facts)
+    counts = {"step": state.step, "metrics_bytes": metrics_bytes, "skipped": state.skipped}
+    progress = json.dumps({"version": VERSION, **counts, "recent": state.recent})
     if not state.sharded:
         if not ranks.first:
             return None

@@ -18,7 +18,8 @@ class TrainSettings(Settings):
     memory, with the same update. `parallel` says whether each rank has the whole model ("data") or a part of every tensor
     ("sharded", for models that do not fit). `exact` gives the same bits on any number of ranks that is a power of two: the pieces,
     a power of two as well, are then added in the order of one tree. `clip_norm` bounds the global norm of the gradient. Intervals
-    are in steps; None means only at the end.
+    are in steps; None means only at the end. `skip_nonfinite` updates whose loss or gradient is not finite are left out and
+    counted; the next one stops the run, as by default the first does.
     """
 
     steps: PositiveInt = 500
@@ -35,6 +36,7 @@ class TrainSettings(Settings):
     eval_every: PositiveInt | None = None
     checkpoint_every: PositiveInt | None = None
     log_every: PositiveInt = 10
+    skip_nonfinite: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _divides(self) -> "TrainSettings":

@@ -11,11 +11,12 @@ from typing import Protocol, runtime_checkable
 
 from vitlab.data.batch import Batch
 from vitlab.data.loader import Pieces, TrainBatches, bad_images_error, load
-from vitlab.errors import ImageError
+from vitlab.errors import ImageError, NonFiniteError
 from vitlab.models.classifier import Classifier
 from vitlab.train.config import TrainSettings
 from vitlab.train.heartbeat import heartbeat
 from vitlab.train.run import RunFolder
+from vitlab.train.spikes import WINDOW, is_spike
 from vitlab.train.state import TrainState
 from vitlab.train.step import StepResult, Update, train_step
 
@@ -113,7 +114,7 @@ class _Loop:
                 update = train_step(state, mine, settings, stop=asked)
                 self._read_pending()
                 self.pending = update
-                if state.device.type == "cpu":  # it is there already
+                if state.device.type == "cpu" or settings.skip_nonfinite:  # it is there already, or has to be
                     self._read_pending()
             self._read_pending()
         finally:
@@ -147,12 +148,35 @@ class _Loop:
         if update is None:
             return
         state, settings, step = self.state, self.settings, update.step + 1
-        result = update.read(state)
-        self.stopping = self.stopping or update.stop_requests > 0
+        try:
+            result = update.read(state)
+        except NonFiniteError as error:
+            self._refused(update, error)
+            return
+        finally:
+            self.stopping = self.stopping or update.stop_requests > 0
+        if is_spike(result.loss, state.recent):
+            self._note(update, "train/spike", result.loss)
+        state.recent = [*state.recent, result.loss][-WINDOW:]
         if _due(step, settings.log_every) or step == settings.steps:
             values = {"train/loss": result.loss, "train/grad_norm": result.grad_norm, "train/lr": result.lr}
             self.run.log(step, step * settings.batch_size, values)
         self.watcher.stepped(step, result)
+
+    def _refused(self, update: Update, error: NonFiniteError) -> None:
+        """Leave the update out if that many may be, else stop."""
+        if self.state.skipped >= self.settings.skip_nonfinite:
+            raise error
+        self.state.skipped, self.state.step = self.state.skipped + 1, update.step + 1
+        self._note(update, "train/skipped", float(self.state.skipped))
+
+    def _note(self, update: Update, event: str, value: float) -> None:
+        """Log an `event` of an update, and beside the metrics the names of the images that were in it."""
+        step = update.step + 1
+        mine = [key for keys in update.keys for key in keys]
+        keys = [key for rank in self.state.ranks.words(mine) for key in rank]
+        self.run.log(step, step * self.settings.batch_size, {event: value})
+        self.run.note({"step": step, "name": event, "value": value, "images": keys})
 
     def _evaluate(self) -> None:
         state, values = self.state, dict[str, float]()

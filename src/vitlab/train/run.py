@@ -23,6 +23,7 @@ from vitlab.train.state import TrainState
 from vitlab.weights.save import metadata
 
 CONFIG, ENVIRONMENT, METRICS, LOCK = "config.json", "environment.json", "metrics.jsonl", "LOCK"
+EVENTS = "events.jsonl"
 CHECKPOINTS, MODEL = "checkpoints", "model.safetensors"
 
 
@@ -114,6 +115,12 @@ class RunFolder:
                 self._tensorboard.add_scalar(name, value, step)
         self._metrics.flush()
 
+    def note(self, event: Mapping[str, Any]) -> None:
+        """Add an event with the images that it is about to the events file; after a crash one may stand there twice."""
+        if self._lock is not None:
+            with (self.path / EVENTS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event, ensure_ascii=False) + "\n")
+
     def open_tensorboard(self, step: int) -> None:
         """Write TensorBoard event files too; events after `step` of an interrupted run are superseded.
 
@@ -160,7 +167,7 @@ class RunFolder:
         """
         found = checkpoint.read(self.path / CHECKPOINTS, state.ranks)
         if found is not None:
-            state.restore(found.step, found.parameters, found.optimizer, found.recent)
+            state.restore(found.step, found.parameters, found.optimizer, found.recent, found.skipped)
         if self._metrics is not None:
             self._metrics.truncate(found.metrics_bytes if found else 0)
         return found.rejected if found else ()

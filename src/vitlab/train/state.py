@@ -23,7 +23,8 @@ from vitlab.train.replicas import Learner, as_stored, replicate, whole
 class TrainState:
     """A model, what it is trained for, the optimizer of both, and the number of updates made.
 
-    `learner` is model and task in one, as the ranks train it. `recent` are the losses of the last updates, oldest first.
+    `learner` is model and task in one, as the ranks train it. `recent` are the losses of the last updates, oldest first, and
+    `skipped` is how many updates were left out because they were not finite.
     `refused` is 1 on the device from the first update on whose loss or gradient was not finite.
     """
 
@@ -35,6 +36,7 @@ class TrainState:
     refused: Tensor
     step: int = 0
     recent: list[float] = field(default_factory=list[float])
+    skipped: int = 0
 
     @classmethod
     def start(
@@ -85,6 +87,7 @@ class TrainState:
         parameters: Mapping[str, Tensor],
         optimizer: Mapping[str, Tensor],
         recent: Sequence[float] = (),
+        skipped: int = 0,
     ) -> None:
         """Set the state to what `named_parameters` and `optimizer_tensors` were at `step`, each of them whole."""
         for name, parameter in self.named_parameters():
@@ -96,7 +99,7 @@ class TrainState:
                     kind: as_stored(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
                     for kind, value in kept.items()
                 }
-        self.step, self.recent = step, list(recent)
+        self.step, self.recent, self.skipped = step, list(recent), skipped
         self.refused.zero_()
 
     def files(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
