@@ -26,6 +26,7 @@ def finetune(
     tensorboard: options.TensorBoard = False,
     changes: options.Set = None,
     resume: options.Resume = False,
+    override_resume: options.Override = False,
 ) -> None:
     """Fine-tune weights on your images; without weights, train a small model from scratch.
 
@@ -53,4 +54,4 @@ def finetune(
         tensorboard=tensorboard,
         changes=tuple(changes or ()),
     )
-    train(plan_finetune, asked, out, resume, processes)
+    train(plan_finetune, asked, out, resume, processes, override_resume)

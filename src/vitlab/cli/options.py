@@ -114,6 +114,9 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", help="Change any setting: --set train.optimizer.weight_decay=0.03")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out; DATA and options may be left out.")]
+Override = Annotated[
+    bool, typer.Option("--override-resume", help="Resume although settings differ; those of before are kept beside.")
+]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard files too.")]
 ListWeights = Annotated[bool, typer.Option("--weights", help="List the published weights instead.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -25,6 +25,7 @@ def pretrain(
     tensorboard: options.TensorBoard = False,
     changes: options.Set = None,
     resume: options.Resume = False,
+    override_resume: options.Override = False,
 ) -> None:
     """Pre-train a model from fresh weights, on labelled images or, by --recipe masked, on images without labels.
 
@@ -51,4 +52,4 @@ def pretrain(
         tensorboard=tensorboard,
         changes=tuple(changes or ()),
     )
-    train(plan_pretrain, asked, out, resume, processes)
+    train(plan_pretrain, asked, out, resume, processes, override_resume)

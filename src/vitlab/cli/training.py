@@ -38,7 +38,12 @@ def interruptible(say: Callable[[str], None], remedy: str) -> Generator[None]:
 
 
 def train(
-    plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, resume: bool, processes: int | None = None
+    plan: "Callable[[Asked], Plan]",
+    asked: "Asked",
+    out: Path | None,
+    resume: bool,
+    processes: int | None = None,
+    override: bool = False,
 ) -> None:
     """Carry out the run that `asked` plans; with `resume`, continue the one in `out`, as it was started if no data is named.
 
@@ -53,7 +58,7 @@ def train(
 
     with joined() as ranks:
         if ranks.first:
-            _lead(plan, asked, out, resume, ranks)
+            _lead(plan, asked, out, resume, ranks, override)
         else:
             _follow(ranks)
 
@@ -69,11 +74,11 @@ def _follow(ranks: "Ranks") -> None:
     def nothing(_: str) -> None:
         """Leave it to the first rank to say."""
 
-    folder, resume, settings = ranks.tell()
+    folder, resume, override, settings = ranks.tell()
     planned = parse(RunSettings, settings, "the settings of rank 0") if settings else None
     try:
         if resume:
-            run.resume(Path(folder), Quiet(), nothing, asked=planned, ranks=ranks)
+            run.resume(Path(folder), Quiet(), nothing, asked=planned, ranks=ranks, override=override)
         else:
             assert planned is not None  # the first rank makes a plan for every start
             run.start(planned, Path(folder), Quiet(), nothing, ranks=ranks)
@@ -81,7 +86,9 @@ def _follow(ranks: "Ranks") -> None:
         raise SystemExit(128 + signal.SIGINT) from None
 
 
-def _lead(plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, resume: bool, ranks: "Ranks") -> None:
+def _lead(
+    plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, resume: bool, ranks: "Ranks", override: bool
+) -> None:
     """Plan the run for all ranks, take part in it, and say what came out."""
     from vitlab.config import to_json
     from vitlab.errors import SettingsError
@@ -103,11 +110,13 @@ def _lead(plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, res
         folder = Path("runs") / f"{planned.settings.recipe}-{Path(asked.data or '').resolve().name}"
     if planned is not None:
         _say_plan(planned, folder, say)
-    ranks.tell([str(folder.absolute()), resume, to_json(planned.settings) if planned else None])
+    ranks.tell([str(folder.absolute()), resume, override, to_json(planned.settings) if planned else None])
     watcher = Terminal(console)
     with interruptible(say, f"continue with: vitlab {sys.argv[1]} --resume --out {shlex.quote(str(folder))}"):
         if resume:
-            result = run.resume(folder, watcher, say, asked=planned.settings if planned else None, ranks=ranks)
+            result = run.resume(
+                folder, watcher, say, asked=planned.settings if planned else None, ranks=ranks, override=override
+            )
         else:
             assert planned is not None  # without --resume there is a plan, or an error
             result = run.start(planned.settings, folder, watcher, say, ranks=ranks)

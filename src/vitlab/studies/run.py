@@ -27,7 +27,7 @@ from vitlab.train.balance import Weights, describe
 from vitlab.train.loop import Watcher, train
 from vitlab.train.masked import MaskedLoss, MaskedPatches, MaskedTask
 from vitlab.train.objective import check_objective, weights_for
-from vitlab.train.run import RunFolder, describe_environment, read_metrics, refuse_taken
+from vitlab.train.run import CONFIG, RunFolder, describe_environment, read_metrics, refuse_taken
 from vitlab.train.state import TrainState
 from vitlab.weights.load import fit, load, read
 
@@ -35,6 +35,10 @@ log = logging.getLogger("vitlab")
 
 Say = Callable[[str], None]
 FREE_TO_CHANGE = ("workers", "device", "tensorboard")
+OVERRIDABLE = ("train.", "augment.", "evals", "on_bad_image")
+"""Settings that a resumed run can be given others of, when that is asked for: no tensor of a checkpoint depends on them …"""
+FIXED = ("train.optimizer.type", "train.objective.type", "train.seed", "train.batch_size")
+"""… but for these."""
 BAD_IMAGES = "bad_images.txt"
 CLASS_WEIGHTS = "class_weights.json"
 
@@ -108,12 +112,14 @@ def resume(
     asked: RunSettings | None = None,
     given: Given | None = None,
     ranks: Ranks = ALONE,
+    override: bool = False,
 ) -> RunResult:
     """Continue the run in `out` from its newest whole checkpoint; the end is bit for bit that of an uninterrupted run.
 
     On another number of `ranks` than before it is so if the run is exact, else up to rounding.
 
-    `asked` are the settings of the command that resumes; they may differ only in what changes no number.
+    `asked` are the settings of the command that resumes; they may differ only in what changes no number, or with `override` also
+    in how the rest is trained and evaluated: then the folder keeps the settings of before as `config-until-step-N.json`.
 
     Raises:
         RunFolderError: there is no run, it was started with other settings, or its source exists only in a Python program.
@@ -122,7 +128,7 @@ def resume(
     with RunFolder.reopen(out, ranks) if ranks.first else RunFolder.follow(out, ranks) as run:
         ranks.tell()  # the others read what is in the folder once the first has it
         stored = parse(RunSettings, run.config(), out / "config.json")
-        settings = _merged(stored, asked, out)
+        settings = _merged(stored, asked, out, override)
         _check_ranks(settings, ranks)
         if run.finished:
             say(f"{out} is finished; nothing to resume")
@@ -130,7 +136,7 @@ def resume(
         data = _open_data(settings, say, given, ranks)
         _use_threads(int(run.environment()["threads"]), say)
         model = given.model if given else _first_model(settings, data.train, say)
-        return _finish(settings, data, model, run, watcher, say, resumed=True)
+        return _finish(settings, data, model, run, watcher, say, replaced=stored)
 
 
 def _check_ranks(settings: RunSettings, ranks: Ranks) -> None:
@@ -148,16 +154,23 @@ def _use_threads(threads: int, say: Say) -> None:
         torch.set_num_threads(threads)
 
 
-def _merged(stored: RunSettings, asked: RunSettings | None, out: Path) -> RunSettings:
-    """Return the stored settings with the harmless changes of `asked`; refuse any other difference by name."""
+def _merged(stored: RunSettings, asked: RunSettings | None, out: Path, override: bool) -> RunSettings:
+    """Return the stored settings with those changes of `asked` that may be made; refuse any other difference by name.
+
+    The pieces of a batch stay those of the start, which another number of processes would have chosen otherwise.
+    """
     if asked is None:
         return stored
+    train = asked.train.model_copy(update={"micro_batch_size": stored.train.micro_batch_size})
+    asked = asked.model_copy(update={"train": train})
     merged = stored.model_copy(update={name: getattr(asked, name) for name in FREE_TO_CHANGE})
     changes = difference(merged, asked)
+    remedy = "resume without changing them, or with --override-resume"
+    if override:
+        changes = [line for line in changes if not line.startswith(OVERRIDABLE) or line.startswith(FIXED)]
+        merged, remedy = asked, "start a new run for that"
     if changes:
-        raise RunFolderError(
-            out, f"was started with other settings ({'; '.join(changes)})", "resume without changing them"
-        )
+        raise RunFolderError(out, f"was started with other settings ({'; '.join(changes)})", remedy)
     return merged
 
 
@@ -169,17 +182,18 @@ def _finish(
     watcher: Watcher,
     say: Say,
     *,
-    resumed: bool = False,
+    replaced: RunSettings | None = None,
 ) -> RunResult:
-    """Train to the end, write the model, and return what came out."""
+    """Train to the end, write the model, and return what came out; a run that goes on `replaced` settings, maybe the same."""
     classes = model.classes or data.train.classes
     labels = renumber(data.train.labels, class_indices(data.train.classes, classes, str(data.train)))
     weights = _class_weights(settings, classes, labels, run, say)
     state = TrainState.start(model.to(settings.device), settings.train, weights, run.ranks)
-    if resumed:
+    if replaced is not None:
         for reason in run.restore_checkpoint(state):
             say(f"damaged checkpoint left out: {reason}")
         say(f"resuming at step {state.step} of {settings.train.steps}")
+        _keep_settings(settings, replaced, state.step, run, say)
     if settings.tensorboard:
         run.open_tensorboard(state.step)
     size = settings.train.batch_size // settings.train.pieces
@@ -205,6 +219,17 @@ def _finish(
     if state.sharded and run.ranks.first:  # the others go home: what they have of the model does not come back
         model = load(run.path)
     return _result(run.path, model, predictions, data.evals)
+
+
+def _keep_settings(settings: RunSettings, before: RunSettings, step: int, run: RunFolder, say: Say) -> None:
+    """Write the settings of a run that goes on with others than before, and keep those that it had."""
+    changes = difference(before.model_copy(update={name: getattr(settings, name) for name in FREE_TO_CHANGE}), settings)
+    if not changes:
+        return
+    for line in changes:
+        say(f"changed from here on: {line}")
+    run.write(f"config-until-step-{step:06d}.json", json.dumps(to_json(before), indent=2, ensure_ascii=False) + "\n")
+    run.write(CONFIG, json.dumps(to_json(settings), indent=2, ensure_ascii=False) + "\n")
 
 
 def _class_weights(
