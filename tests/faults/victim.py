@@ -94,9 +94,10 @@ def alive(group):
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, member = path.read_text().rpartition(")")[2].split()[:3]
+            threads = len(list((path.parent / "task").iterdir()))  # the first of them may end before the others
         except OSError:
             continue  # it ended meanwhile
-        if member == str(group) and state != "Z":
+        if member == str(group) and (state != "Z" or threads > 1):
             return True
     return False
 
