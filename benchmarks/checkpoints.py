@@ -1,0 +1,54 @@
+"""What a checkpoint costs a run: the steps around it, against the same steps without one, and with one that they wait for."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from timing import Row, compare
+
+from vitlab.data.batch import collate
+from vitlab.models.catalog import build_named
+from vitlab.studies.recipe import pretraining
+from vitlab.train import checkpoint
+from vitlab.train.saver import Saver
+from vitlab.train.state import TrainState
+from vitlab.train.step import train_step
+
+BATCH, STEPS = 16, 6
+
+
+def measure() -> list[Row]:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (224, 224, 3)).astype(np.uint8) for _ in range(BATCH)]
+    batch = collate(images, [index % 10 for index in range(BATCH)], ["image"] * BATCH, BATCH)
+    settings = pretraining(1000).model_copy(update={"batch_size": BATCH})
+    state = TrainState.start(build_named("S/16", num_classes=10, image_size=224), settings)
+    with tempfile.TemporaryDirectory() as folder:
+        saver, stalls = Saver(Path(folder)), list[float]()
+
+        def steps(save: str) -> None:
+            for step in range(STEPS):
+                train_step(state, batch.pieces(1), settings).read(state)
+                start = time.perf_counter()
+                if step == 0 and save == "meanwhile":
+                    saver.save(state, 0)
+                elif step == 0 and save == "first":
+                    checkpoint.write(Path(folder), state, 0)
+                stalls.append((time.perf_counter() - start) if step == 0 and save == "meanwhile" else 0.0)
+            saver.wait()
+
+        claim = f"{STEPS} training steps of S/16 at 224, batch {BATCH}, with a checkpoint (265 MB) among them"
+        rows = [
+            compare(claim, "the same without one (the limit is 1)", lambda: steps("meanwhile"), lambda: steps("none"), 5),
+            compare(claim, "writing it before going on", lambda: steps("meanwhile"), lambda: steps("first"), 5),
+        ]
+        seconds = sorted(stall for stall in stalls if stall)
+        size = sum(file.stat().st_size for file in next(Path(folder).glob("step-*")).iterdir()) / 1e6
+        print(f"checkpoint of {size:.0f} MB: training waits {1000 * seconds[len(seconds) // 2]:.0f} ms for the copy")
+    return rows
+
+
+if __name__ == "__main__":
+    for row in measure():
+        print(row.markdown())
