@@ -135,11 +135,12 @@ def test_a_device_is_found():
 
 
 def test_few_images_and_no_weights_are_advised_against(tmp_path):
-    assert plan_finetune(Asked(data="digits", **ON_CPU)).advice.startswith("161 images a class are few")
+    (advice,) = plan_finetune(Asked(data="digits", **ON_CPU)).advice
+    assert advice.startswith("161 images a class are few")
     save(build_named("Mini/4", num_classes=7, image_size=16), tmp_path / "model.safetensors")
-    assert plan_finetune(Asked(data="digits", weights=tmp_path, **ON_CPU)).advice is None
+    assert plan_finetune(Asked(data="digits", weights=tmp_path, **ON_CPU)).advice == []
     many = plan_finetune(Asked(data="digits", **ON_CPU))
-    assert replace(many, train=Fractals(num_classes=10, images_per_class=1000)).advice is None
+    assert replace(many, train=Fractals(num_classes=10, images_per_class=1000)).advice == []
 
 
 def test_a_size_and_a_setting_that_contradict_each_other_are_refused():

@@ -100,7 +100,8 @@ def _lead(plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, res
     if planned is None or out is not None:
         folder = out or Path()
     else:
-        folder = Path("runs") / f"{planned.settings.recipe}-{Path(asked.data or '').resolve().name}"
+        recipe = planned.settings.recipe.replace("/", "-")
+        folder = Path("runs") / f"{recipe}-{Path(asked.data or '').resolve().name}"
     if planned is not None:
         _say_plan(planned, folder, say)
     ranks.tell([str(folder.absolute()), resume, to_json(planned.settings) if planned else None])
@@ -119,6 +120,8 @@ def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None
     pieces = f" in {training.pieces} pieces of {training.micro_batch_size}" if training.pieces > 1 else ""
     fresh = "" if planned.settings.weights else ", from fresh weights: no --weights given"
     say(f"recipe   {planned.settings.recipe}{fresh}")
+    for line in planned.recipe.without:
+        say(f"         without {line}")
     for line in planned.differences:
         say(f"         changed {line}")
     labels = planned.train.labels
@@ -130,8 +133,8 @@ def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None
     steps = "1 step" if training.steps == 1 else f"{training.steps:,} steps"
     say(f"training {steps} of {training.batch_size} images{pieces}, {training.optimizer.type}, rate {training.lr}")
     say(f"device   {planned.settings.device}")
-    if planned.advice:
-        say(f"advice   {planned.advice}")
+    for line in planned.advice:
+        say(f"advice   {line}")
     say(f"run      {folder}")
 
 
