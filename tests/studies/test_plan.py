@@ -9,6 +9,7 @@ from vitlab.errors import SettingsError
 from vitlab.models.catalog import build_named, settings_for
 from vitlab.models.classifier import build
 from vitlab.models.resnet import ResNetSettings
+from vitlab.nn.grid import Size
 from vitlab.studies.plan import Asked, choose_device, evaluation_source, plan_finetune, plan_pretrain
 from vitlab.train.masked import MaskedPatches
 from vitlab.weights.save import save
@@ -90,6 +91,47 @@ def test_a_resnet_is_fine_tuned_by_the_rule_of_its_own_paper_unless_asked_otherw
     assert (by_rule.recipe, tuple(by_rule.model.image_size), by_rule.train.steps) == ("bit", (128, 128), 500)
     assert by_rule.train.schedule.boundaries == (200, 300, 400)
     assert (by_paper.recipe, tuple(by_paper.model.image_size)) == ("transfer", (32, 32))
+
+
+PAPERS = {"data": "digits", "recipe": "imagenet/B32", "image_size": 32, **ON_CPU}
+
+
+def test_the_epochs_of_a_recipe_are_passes_over_the_data_whatever_the_batch():
+    no_warmup = ("train.schedule.warmup_steps=0",)
+    plan = plan_pretrain(Asked(**PAPERS, changes=no_warmup))
+    assert plan.settings.train.steps == -(-300 * len(plan.train) // 4096) and plan.settings.train.lr == 3e-3
+    smaller = plan_pretrain(Asked(**PAPERS, batch_size=100, changes=no_warmup))
+    assert smaller.settings.train.steps == 3 * len(plan.train)
+    assert "train.batch_size: 4096 -> 100" in smaller.differences
+    assert plan_pretrain(Asked(**PAPERS, steps=7, changes=no_warmup)).settings.train.steps == 7
+
+
+def test_a_recipe_brings_its_model():
+    plan = plan_pretrain(Asked(**PAPERS, changes=("train.schedule.warmup_steps=0",)))
+    model = plan.settings.model
+    assert (model.stem.cell, model.dropout, model.head_bias, model.representation_dim) == (
+        Size(32, 32),
+        0.1,
+        -10.0,
+        768,
+    )
+    augreg = Asked(**(PAPERS | {"recipe": "augreg/B32"}), changes=("train.schedule.warmup_steps=0",))
+    assert plan_pretrain(augreg).settings.model.representation_dim is None
+
+
+def test_a_warm_up_has_to_be_shorter_than_the_run():
+    for steps, warmup in ((10, 10), (10, 11), (1, 1)):
+        with pytest.raises(SettingsError, match="not shorter than the run"):
+            plan_finetune(
+                Asked(data="digits", steps=steps, changes=(f"train.schedule.warmup_steps={warmup}",), **ON_CPU)
+            )
+    longest = ("train.schedule.warmup_steps=9",)
+    assert plan_finetune(Asked(data="digits", steps=10, changes=longest, **ON_CPU)).settings.train.steps == 10
+
+
+def test_the_masked_recipe_of_the_paper_has_no_head_either():
+    settings = plan_pretrain(Asked(data="digits", recipe="jft/B16-masked", image_size=32, **ON_CPU)).settings
+    assert (settings.model.num_classes, settings.train.steps) == (None, 1_000_000)
 
 
 def test_a_recipe_for_weights_without_weights_is_refused():

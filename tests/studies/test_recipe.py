@@ -5,8 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vitlab.data.catalog import Catalogued
+from vitlab.data.fractals import Fractals
 from vitlab.errors import SettingsError
 from vitlab.models.catalog import settings_for
+from vitlab.nn.grid import Size
 from vitlab.studies.recipe import MEMORY_BYTES, find_recipe, micro_batch_for, recipes, steps_for, transfer
 from vitlab.train.optimizer import SGD, Adam
 from vitlab.train.schedule import Cosine, Linear
@@ -66,6 +69,39 @@ def test_a_recipe_knows_its_models_by_their_dimensions():
     assert recipe.model_for(settings_for("R50+B/16", 3, 64)) == "R50+B/16"
     assert all(recipe.model_for(settings_for(name)) is None for name in ("B/16", "R50+B/32", "R50+L/16", "BiT-R50x1"))
     assert find_recipe("jft/R50x1").model_for(settings_for("ResNet-R50x1")) is None
+
+
+def test_an_image_size_is_that_of_the_model_where_it_needs_its_own():
+    recipe = find_recipe("imagenet-512")
+    assert recipe.size_for(settings_for("H/14", 7, 28)) == Size(518, 518)
+    assert recipe.size_for(settings_for("L/16", 7, 32)) == Size(512, 512)
+    assert find_recipe("transfer").size_for(settings_for("L/16")) is None
+
+
+def test_a_task_in_which_left_is_not_right_is_not_mirrored():
+    vtab, size = find_recipe("vtab"), Size(384, 384)
+    changed = [vtab.augment_for(Catalogued(f"vtab/{task}"), size) for task in ("dspr-loc", "snorb-azim", "clevr-count")]
+    assert [(augment.flip, augment.crop.type) for augment in changed] == [
+        (False, "NoCrop"),
+        (False, "ResizeCrop"),
+        (True, "NoCrop"),
+    ]
+    assert vtab.augment_for(Catalogued("vtab/pets"), size) == vtab.augment
+    assert find_recipe("cifar10").augment_for(Catalogued("vtab/dspr-loc"), size).flip
+
+
+def test_only_our_recipes_cut_less_out_of_small_images():
+    small, large = Size(96, 96), Size(97, 97)
+    ours, theirs = find_recipe("pretrain"), find_recipe("jft/B16")
+    assert ours.augment_for(Fractals(), small).crop.area == (0.35, 1.0)
+    assert (
+        ours.augment_for(Fractals(), large).crop.area == theirs.augment_for(Fractals(), small).crop.area == (0.05, 1.0)
+    )
+
+
+def test_epochs_follow_the_data_and_steps_do_not(make_source):
+    source = make_source(count=100)
+    assert find_recipe("jft/B16").steps_on(source) == 1 and find_recipe("jft/B16-masked").steps_on(source) == 1_000_000
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 3), (2, 5), (0.1, 1), (0.0001, 1), (4, 10)])

@@ -105,11 +105,12 @@ def plan_finetune(asked: Asked) -> Plan:
     contents = read(file)
     recipe = _transfer(recipe, opened.train, contents.settings)
     recipe.refuse_other_models(contents.settings, f"--weights {asked.weights}")
+    in_recipe = recipe.size_for(contents.settings)
     model = adapt(
         contents.settings,
         "--image-size",
         num_classes=len(opened.train.classes),
-        image_size=_size(asked, recipe, contents.settings) or contents.settings.image_size,
+        image_size=as_size(asked.image_size) if asked.image_size else in_recipe or contents.settings.image_size,
         keep_representation=contents.classes == opened.train.classes,
     ).model_copy(update={"head_bias": 0.0})
     origin = Origin(path=str(file.resolve()), sha256=files.sha256(file))
@@ -123,13 +124,6 @@ def _transfer(recipe: Recipe | None, source: AnySource, settings: AnySettings) -
         return chosen
     height, width = _first_size(source) or (SMALL_PIXELS, SMALL_PIXELS)
     return hyperrule(len(source), height * width)
-
-
-def _size(asked: Asked, recipe: Recipe, settings: AnySettings) -> Size | None:
-    """Return the image size that was asked for, else that of the recipe for models of `settings`, if it has one."""
-    side = recipe.image_sizes.get(recipe.model_for(settings) or "", recipe.image_size)
-    asked_for = asked.image_size or side
-    return as_size(asked_for) if asked_for else None
 
 
 def plan_pretrain(asked: Asked) -> Plan:
@@ -264,9 +258,8 @@ def _resolve(
 
 def _size_difference(recipe: Recipe, model: AnySettings) -> list[str]:
     """Return a line where the model has not the image size of its recipe."""
-    side = recipe.image_sizes.get(recipe.model_for(model) or "", recipe.image_size)
-    same = side is None or model.image_size == as_size(side)
-    return [] if same else [f"model.image_size: {side}×{side} -> {model.image_size}"]
+    size = recipe.size_for(model)
+    return [] if size in (None, model.image_size) else [f"model.image_size: {size} -> {model.image_size}"]
 
 
 def _with_intervals(train: TrainSettings, asked: Asked) -> TrainSettings:

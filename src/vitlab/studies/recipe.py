@@ -23,7 +23,7 @@ from vitlab.errors import SettingsError
 from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import AnySettings, ModelSettings
 from vitlab.models.resnet import ResNetSettings
-from vitlab.nn.grid import Size
+from vitlab.nn.grid import Size, as_size
 from vitlab.nn.stem import ResNetStem
 from vitlab.train.config import TrainSettings
 from vitlab.train.schedule import Staircase
@@ -96,8 +96,8 @@ class Recipe(Settings):
     `models` are the models it is for; without any it takes every model. `data` is a name of the catalog or a plain one, and
     `images` the size of that training set; with `epochs` the steps follow from the training set that a run has. `lrs` are the rates
     that its authors chose from. `image_sizes` are for models that need another than `image_size`; where that is None too, the size
-    is that of the weights or of the images. `model` are changes of the model's settings, `augment_on` of `augment` for certain data
-    sets of the catalog. `unstated` says where a value is from that the source does not state, `without` what of it is missing here.
+    is that of the weights or of the images. `model` are changes of a fresh model's settings, `augment_on` of `augment` for certain
+    data sets of the catalog. `unstated` says where a value is from that the source does not state, `without` what is missing here.
 
     A recipe that `adapts` is ours: its warm-up is a tenth of a shorter run, and small images are cropped less. Another keeps its
     warm-up, and a run that is not longer is refused. The marks of a staircase move with the number of steps.
@@ -142,7 +142,7 @@ class Recipe(Settings):
             schedule = schedule.model_copy(update={"warmup_steps": min(schedule.warmup_steps, steps // 10)})
         return self.train.model_copy(update={"steps": steps, "schedule": schedule})
 
-    def augment_for(self, source: Source, size: Size) -> Augment:
+    def augment_for(self, source: AnySource, size: Size) -> Augment:
         """Return what it does to images of `source` that a model sees at `size`; digits are never mirrored."""
         changes: Json = {}
         if isinstance(source, Catalogued):
@@ -156,6 +156,11 @@ class Recipe(Settings):
     def model_for(self, settings: AnySettings) -> str | None:
         """Return which of `models` these `settings` are, None when they are none of them."""
         return next((name for name in self.models if _network(settings_for(name)) == _network(settings)), None)
+
+    def size_for(self, settings: AnySettings) -> Size | None:
+        """Return the image size for models of `settings`, None where it is that of the weights or of the images."""
+        side = self.image_sizes.get(self.model_for(settings) or "", self.image_size)
+        return as_size(side) if side else None
 
     def refuse_other_models(self, settings: AnySettings, where: str) -> None:
         """Refuse a model that the recipe is not for; `where` is the option that names it.
