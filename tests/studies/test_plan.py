@@ -161,6 +161,15 @@ def test_a_large_batch_is_divided_and_a_small_one_is_not():
     assert plan_finetune(Asked(data="digits", batch_size=8, **ON_CPU)).settings.train.micro_batch_size is None
 
 
+def test_a_batch_is_divided_for_the_processes_that_share_it_and_for_exact_bits():
+    asked = Asked(data="digits", batch_size=64, **ON_CPU)
+    assert plan_finetune(replace(asked, world=4)).settings.train.pieces == 4
+    exact = replace(asked, changes=("train.exact=true",))
+    assert {plan_finetune(replace(exact, world=world)).settings.train.pieces for world in (1, 2, 4, 8)} == {8}
+    with pytest.raises(SettingsError, match=r"--batch-size: 64 images .* use 63 or 66"):
+        plan_finetune(replace(asked, world=3))
+
+
 def test_the_evaluation_part_of_a_ready_split_is_its_test():
     assert evaluation_source("digits") == Digits()
 

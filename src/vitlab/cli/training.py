@@ -92,7 +92,7 @@ def _lead(plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, res
     console, say = console_and_say()
     if resume and out is None:
         raise SettingsError("--resume", "needs the run to continue", "add --out RUN")
-    if resume and asked.data is None and asked != Asked():
+    if resume and asked.data is None and asked != Asked(world=asked.world):
         raise SettingsError(
             "--resume", "continues a run as it was started", "leave the other options out, or give DATA too"
         )

@@ -36,7 +36,7 @@ FEW = 1000
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person asked for; None leaves a choice to the recipe."""
+    """What a person asked for; None leaves a choice to the recipe. `world` is how many processes will train together."""
 
     data: str | None = None
     eval_data: str | None = None
@@ -55,6 +55,7 @@ class Asked:
     workers: int | None = None
     device: str = "auto"
     tensorboard: bool = False
+    world: int = 1
     changes: tuple[str, ...] = ()
 
 
@@ -251,8 +252,9 @@ def _resolve(
     settings = override(settings, changes)
     _check(recipe, settings, opened)
     differences = _size_difference(recipe, model) + difference(base, settings)
-    micro = settings.train.micro_batch_size or micro_batch_for(settings.model, settings.train.batch_size)
-    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"micro_batch_size": micro})})
+    train = settings.train
+    micro = train.micro_batch_size or micro_batch_for(settings.model, train.batch_size, asked.world, train.exact)
+    settings = settings.model_copy(update={"train": train.model_copy(update={"micro_batch_size": micro})})
     return Plan(recipe, settings, opened.train, opened.evals, differences)
 
 

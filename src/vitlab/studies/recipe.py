@@ -27,6 +27,7 @@ from vitlab.nn.grid import Size, as_size
 from vitlab.nn.stem import ResNetStem
 from vitlab.train.config import TrainSettings
 from vitlab.train.schedule import Staircase
+from vitlab.train.tree import is_power_of_two
 
 MEMORY_BYTES = 2 << 30
 """What the activations of one micro-batch may take; a fixed number, because the split decides the last bits of a run."""
@@ -233,7 +234,7 @@ def micro_batch_for(model: AnySettings, batch_size: int, world: int = 1, exact: 
     Raises:
         SettingsError: the batch does not divide so.
     """
-    if exact and world & (world - 1):
+    if exact and not is_power_of_two(world):
         what = f"{world} processes cannot make the same bits as one"
         raise SettingsError("train.exact", what, f"use {1 << world.bit_length() - 1} or {1 << world.bit_length()}")
     fitting = max(1, MEMORY_BYTES // (4 * model.floats_per_image))
