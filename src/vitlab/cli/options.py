@@ -77,7 +77,8 @@ Pretraining = Annotated[
 ImageSize = Annotated[
     str | None,
     typer.Option(
-        help="Pixels: 224, or 384x640 (height x width). With weights, by default theirs; the paper fine-tunes at 384."
+        help="Pixels: 224, or 384x640 (height x width). Default: that of --recipe, else that of the weights; "
+        "the paper fine-tunes at 384."
     ),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Updates to make.")]

@@ -4,9 +4,8 @@ from typing import Any, NamedTuple, cast
 
 from vitlab.config import Settings, to_json
 from vitlab.studies.recipe import Expected, Recipe, recipes
+from vitlab.train.masked import MaskedPatches
 from vitlab.train.schedule import Linear
-
-ANY = "any model"
 
 
 class Row(NamedTuple):
@@ -75,7 +74,7 @@ def results(recipe: Recipe) -> list[tuple[str, str, str, str]]:
 
 def _row(recipe: Recipe) -> Row:
     train = recipe.train
-    model = " or ".join(recipe.models) or ("a ResNet" if recipe.name == "bit" else ANY)
+    model = " or ".join(recipe.models) or ("any ViT" if isinstance(train.objective, MaskedPatches) else "any model")
     length = f"{recipe.epochs:g} epochs" if recipe.epochs else f"{train.steps:,} steps"
     decay = f"{train.optimizer.weight_decay:g}"
     words = model, recipe.data or "any", length, f"{train.batch_size:,}", f"{train.lr:g}", decay
