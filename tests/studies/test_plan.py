@@ -10,7 +10,7 @@ from vitlab.models.catalog import build_named, settings_for
 from vitlab.models.classifier import build
 from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Size
-from vitlab.studies.plan import Asked, choose_device, evaluation_source, plan_finetune, plan_pretrain
+from vitlab.studies.plan import Asked, choose_device, divided_as, evaluation_source, plan_finetune, plan_pretrain
 from vitlab.train.masked import MaskedPatches
 from vitlab.weights.save import save
 
@@ -168,6 +168,18 @@ def test_a_batch_is_divided_for_the_processes_that_share_it_and_for_exact_bits()
     assert {plan_finetune(replace(exact, world=world)).settings.train.pieces for world in (1, 2, 4, 8)} == {8}
     with pytest.raises(SettingsError, match=r"--batch-size: 64 images .* use 63 or 66"):
         plan_finetune(replace(asked, world=3))
+
+
+def test_a_run_keeps_the_pieces_that_it_was_started_with(tmp_path):
+    asked = Asked(data="digits", batch_size=64, **ON_CPU)
+    stored = plan_finetune(replace(asked, world=4)).settings
+    (tmp_path / "config.json").write_text(stored.model_dump_json())
+    assert plan_finetune(divided_as(asked, tmp_path)).settings == stored
+    own = divided_as(replace(asked, changes=("train.micro_batch_size=8",)), tmp_path)
+    assert plan_finetune(own).settings.train.pieces == 8
+    assert divided_as(asked, tmp_path / "nowhere") == asked
+    other = replace(asked, batch_size=60)
+    assert plan_finetune(divided_as(other, tmp_path)).settings.train.batch_size == 60
 
 
 def test_the_evaluation_part_of_a_ready_split_is_its_test():

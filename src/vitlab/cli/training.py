@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,16 +87,17 @@ def _lead(plan: "Callable[[Asked], Plan]", asked: "Asked", out: Path | None, res
     from vitlab.config import to_json
     from vitlab.errors import SettingsError
     from vitlab.studies import run
-    from vitlab.studies.plan import Asked
+    from vitlab.studies.plan import Asked, divided_as
     from vitlab.train.progress import Terminal
 
     console, say = console_and_say()
     if resume and out is None:
         raise SettingsError("--resume", "needs the run to continue", "add --out RUN")
-    if resume and asked.data is None and asked != Asked(world=asked.world):
+    if resume and asked.data is None and asked != Asked():
         raise SettingsError(
             "--resume", "continues a run as it was started", "leave the other options out, or give DATA too"
         )
+    asked = replace(divided_as(asked, out) if resume and out else asked, world=ranks.world)
     planned = None if resume and asked.data is None else plan(asked)
     if planned is None or out is not None:
         folder = out or Path()

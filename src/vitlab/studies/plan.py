@@ -1,14 +1,15 @@
 """From what a person asks for to the settings of a run: recipe, then options, then `--set`."""
 
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from vitlab import files
-from vitlab.config import difference, override, parse, to_json
+from vitlab.config import difference, override, parse, read_json, to_json
 from vitlab.data.labels import is_multi_label
 from vitlab.data.loader import pixels_of
 from vitlab.data.open import AnySource, open_data
@@ -24,6 +25,7 @@ from vitlab.studies.recipe import Origin, Recipe, RunSettings, find_recipe, micr
 from vitlab.train.config import TrainSettings
 from vitlab.train.masked import MaskedPatches
 from vitlab.train.objective import Softmax, check_objective, weights_for
+from vitlab.train.run import CONFIG
 from vitlab.weights.load import adapt, find, read
 
 SMALL_PIXELS = 40
@@ -146,6 +148,19 @@ def plan_pretrain(asked: Asked) -> Plan:
         model = model.model_copy(update={"representation_dim": model.width})
     model = parse(type(model), to_json(model) | dict(recipe.model), f"recipe {recipe.name}")
     return _resolve(recipe, asked, opened, model, ImageSpec())
+
+
+def divided_as(asked: Asked, run: Path) -> Asked:
+    """Return `asked` with batches in the pieces of the run that it continues, if it says nothing else.
+
+    How a batch is divided follows from the number of processes, and a run keeps what it was started with.
+    """
+    if not (run / CONFIG).exists():
+        return asked
+    stored = read_json(run / CONFIG).get("train", {}).get("micro_batch_size")
+    if asked.batch_size and stored and asked.batch_size % stored:
+        return asked  # it will be refused for the other batch, not for its pieces
+    return replace(asked, changes=(f"train.micro_batch_size={json.dumps(stored)}", *asked.changes))
 
 
 def choose_device(name: str) -> torch.device:
