@@ -147,6 +147,9 @@ def test_the_package_is_typed_and_carries_its_data():
     assert (package / "py.typed").exists()
     assert (package / "data" / "digits.npz").exists() and (package / "data" / "digits.LICENSE.txt").exists()
     assert (package / "weights" / "published.csv").exists() and (package / "data" / "catalog" / "vtab.json").exists()
+    assert (package / "studies" / "recipes" / "jft.json").exists() and (
+        package / "studies" / "recipes" / "expected.csv"
+    ).exists()
 
 
 def test_every_folder_of_source_says_what_it_is_in_one_sentence():

@@ -70,6 +70,22 @@ def within(capsys, monkeypatch, tmp_path):
     return run
 
 
+@pytest.fixture
+def refused(within, tmp_path):
+    """Run a command, expect a refusal that says all of `words`, and nothing new beside what was there."""
+
+    def check(*arguments, words):
+        before = sorted(tmp_path.rglob("*"))
+        done = within(*arguments)
+        assert done.code == 2, done.err
+        missing = [word for word in words if word not in done.error]
+        assert missing == [], done.error
+        assert sorted(tmp_path.rglob("*")) == before
+        return done
+
+    return check
+
+
 def draw(folder, count=8, names=tuple(COLOURS)):
     """Fill `folder` with class folders of small pictures, each class of one colour."""
     rng = np.random.default_rng(0)

@@ -11,22 +11,6 @@ from PIL import Image
 from tests.end_to_end.conftest import TINY, draw, vitlab
 
 
-@pytest.fixture
-def refused(within, tmp_path):
-    """Run a command, expect a refusal that says all of `words`, and nothing new beside what was there."""
-
-    def check(*arguments, words):
-        before = sorted(tmp_path.rglob("*"))
-        done = within(*arguments)
-        assert done.code == 2, done.err
-        missing = [word for word in words if word not in done.error]
-        assert missing == [], done.error
-        assert sorted(tmp_path.rglob("*")) == before
-        return done
-
-    return check
-
-
 def finetune(data, *options):
     return ("finetune", data, "--out", "out", "--steps", 4, *TINY, *options)
 

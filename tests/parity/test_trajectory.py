@@ -35,14 +35,14 @@ def batches_of(arrays):
         yield Batch(floats.view(torch.uint8), labels, torch.ones(len(labels), dtype=torch.bool), keys)
 
 
-def run(case, model, settings, images, agree, watch=None):
+def run(case, model, settings, images, agree, watch=None, batches=batches_of):
     """Train on the golden batches and compare what every step reports; return the state at the end."""
     arrays = case.arrays("npz")
     size = model.settings.image_size
     model.image_spec = AsGiven(height=size.height, width=size.width)
     state = TrainState.start(model, settings)
     losses, norms, rates = [], [], []
-    for batch in batches_of(images):
+    for batch in batches(images):
         result = train_step(state, batch.pieces(settings.pieces), settings).read(state)
         losses.append(result.loss)
         norms.append(result.grad_norm)

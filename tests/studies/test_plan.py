@@ -9,7 +9,8 @@ from vitlab.errors import SettingsError
 from vitlab.models.catalog import build_named, settings_for
 from vitlab.models.classifier import build
 from vitlab.models.resnet import ResNetSettings
-from vitlab.studies.plan import Asked, choose_device, evaluation_source, plan_finetune, plan_pretrain
+from vitlab.nn.grid import Size
+from vitlab.studies.plan import Asked, choose_device, divided_as, evaluation_source, plan_finetune, plan_pretrain
 from vitlab.train.masked import MaskedPatches
 from vitlab.weights.save import save
 
@@ -92,6 +93,47 @@ def test_a_resnet_is_fine_tuned_by_the_rule_of_its_own_paper_unless_asked_otherw
     assert (by_paper.recipe, tuple(by_paper.model.image_size)) == ("transfer", (32, 32))
 
 
+PAPERS = {"data": "digits", "recipe": "imagenet/B32", "image_size": 32, **ON_CPU}
+
+
+def test_the_epochs_of_a_recipe_are_passes_over_the_data_whatever_the_batch():
+    no_warmup = ("train.schedule.warmup_steps=0",)
+    plan = plan_pretrain(Asked(**PAPERS, changes=no_warmup))
+    assert plan.settings.train.steps == -(-300 * len(plan.train) // 4096) and plan.settings.train.lr == 3e-3
+    smaller = plan_pretrain(Asked(**PAPERS, batch_size=100, changes=no_warmup))
+    assert smaller.settings.train.steps == 3 * len(plan.train)
+    assert "train.batch_size: 4096 -> 100" in smaller.differences
+    assert plan_pretrain(Asked(**PAPERS, steps=7, changes=no_warmup)).settings.train.steps == 7
+
+
+def test_a_recipe_brings_its_model():
+    plan = plan_pretrain(Asked(**PAPERS, changes=("train.schedule.warmup_steps=0",)))
+    model = plan.settings.model
+    assert (model.stem.cell, model.dropout, model.head_bias, model.representation_dim) == (
+        Size(32, 32),
+        0.1,
+        -10.0,
+        768,
+    )
+    augreg = Asked(**(PAPERS | {"recipe": "augreg/B32"}), changes=("train.schedule.warmup_steps=0",))
+    assert plan_pretrain(augreg).settings.model.representation_dim is None
+
+
+def test_a_warm_up_has_to_be_shorter_than_the_run():
+    for steps, warmup in ((10, 10), (10, 11), (1, 1)):
+        with pytest.raises(SettingsError, match="not shorter than the run"):
+            plan_finetune(
+                Asked(data="digits", steps=steps, changes=(f"train.schedule.warmup_steps={warmup}",), **ON_CPU)
+            )
+    longest = ("train.schedule.warmup_steps=9",)
+    assert plan_finetune(Asked(data="digits", steps=10, changes=longest, **ON_CPU)).settings.train.steps == 10
+
+
+def test_the_masked_recipe_of_the_paper_has_no_head_either():
+    settings = plan_pretrain(Asked(data="digits", recipe="jft/B16-masked", image_size=32, **ON_CPU)).settings
+    assert (settings.model.num_classes, settings.train.steps) == (None, 1_000_000)
+
+
 def test_a_recipe_for_weights_without_weights_is_refused():
     with pytest.raises(SettingsError, match="--recipe: bit starts from weights"):
         plan_finetune(Asked(data="digits", recipe="bit", **ON_CPU))
@@ -119,6 +161,27 @@ def test_a_large_batch_is_divided_and_a_small_one_is_not():
     assert plan_finetune(Asked(data="digits", batch_size=8, **ON_CPU)).settings.train.micro_batch_size is None
 
 
+def test_a_batch_is_divided_for_the_processes_that_share_it_and_for_exact_bits():
+    asked = Asked(data="digits", batch_size=64, **ON_CPU)
+    assert plan_finetune(replace(asked, world=4)).settings.train.pieces == 4
+    exact = replace(asked, changes=("train.exact=true",))
+    assert {plan_finetune(replace(exact, world=world)).settings.train.pieces for world in (1, 2, 4, 8)} == {8}
+    with pytest.raises(SettingsError, match=r"--batch-size: 64 images .* use 63 or 66"):
+        plan_finetune(replace(asked, world=3))
+
+
+def test_a_run_keeps_the_pieces_that_it_was_started_with(tmp_path):
+    asked = Asked(data="digits", batch_size=64, **ON_CPU)
+    stored = plan_finetune(replace(asked, world=4)).settings
+    (tmp_path / "config.json").write_text(stored.model_dump_json())
+    assert plan_finetune(divided_as(asked, tmp_path)).settings == stored
+    own = divided_as(replace(asked, changes=("train.micro_batch_size=8",)), tmp_path)
+    assert plan_finetune(own).settings.train.pieces == 8
+    assert divided_as(asked, tmp_path / "nowhere") == asked
+    other = replace(asked, batch_size=60)
+    assert plan_finetune(divided_as(other, tmp_path)).settings.train.batch_size == 60
+
+
 def test_the_evaluation_part_of_a_ready_split_is_its_test():
     assert evaluation_source("digits") == Digits()
 
@@ -135,11 +198,12 @@ def test_a_device_is_found():
 
 
 def test_few_images_and_no_weights_are_advised_against(tmp_path):
-    assert plan_finetune(Asked(data="digits", **ON_CPU)).advice.startswith("161 images a class are few")
+    (advice,) = plan_finetune(Asked(data="digits", **ON_CPU)).advice
+    assert advice.startswith("161 images a class are few")
     save(build_named("Mini/4", num_classes=7, image_size=16), tmp_path / "model.safetensors")
-    assert plan_finetune(Asked(data="digits", weights=tmp_path, **ON_CPU)).advice is None
+    assert plan_finetune(Asked(data="digits", weights=tmp_path, **ON_CPU)).advice == []
     many = plan_finetune(Asked(data="digits", **ON_CPU))
-    assert replace(many, train=Fractals(num_classes=10, images_per_class=1000)).advice is None
+    assert replace(many, train=Fractals(num_classes=10, images_per_class=1000)).advice == []
 
 
 def test_a_size_and_a_setting_that_contradict_each_other_are_refused():

@@ -39,7 +39,7 @@ def finetune(
         eval_data=eval_data,
         weights=weights,
         model=model,
-        recipe=recipe.value if recipe else None,
+        recipe=recipe,
         image_size=options.parse_size(image_size),
         steps=steps,
         epochs=epochs,

@@ -21,20 +21,6 @@ class HowDecoded(StrEnum):
     PIL_COMPAT = "pil-compat"
 
 
-class TransferRecipe(StrEnum):
-    """How weights are fine-tuned."""
-
-    TRANSFER = "transfer"
-    BIT = "bit"
-
-
-class PretrainingRecipe(StrEnum):
-    """What is learned from images."""
-
-    PRETRAIN = "pretrain"
-    MASKED = "masked"
-
-
 Data = Annotated[
     str | None,
     typer.Argument(
@@ -75,17 +61,24 @@ Weights = Annotated[
 ]
 Weighted = Annotated[str, typer.Argument(help="A run folder, a file of weights, or a name as for finetune --weights.")]
 Transfer = Annotated[
-    TransferRecipe | None,
-    typer.Option("--recipe", help="The paper's, or BiT-HyperRule. Default: that of the model's own paper."),
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="A name from `vitlab recipes`, as cifar10, transfer or bit. Default: that of the model's own paper, of any length.",
+    ),
 ]
 Pretraining = Annotated[
-    PretrainingRecipe | None,
-    typer.Option("--recipe", help="From labels (the default), or by masked patch prediction, without them."),
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="A name from `vitlab recipes`, as jft/L16; masked learns without labels. Default: pretrain, for any model.",
+    ),
 ]
 ImageSize = Annotated[
     str | None,
     typer.Option(
-        help="Pixels: 224, or 384x640 (height x width). With weights, by default theirs; the paper fine-tunes at 384."
+        help="Pixels: 224, or 384x640 (height x width). Default: that of --recipe, else that of the weights; "
+        "the paper fine-tunes at 384."
     ),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Updates to make.")]

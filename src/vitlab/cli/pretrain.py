@@ -37,7 +37,7 @@ def pretrain(
         data=data,
         eval_data=eval_data,
         model=model,
-        recipe=recipe.value if recipe else None,
+        recipe=recipe,
         image_size=options.parse_size(image_size),
         steps=steps,
         epochs=epochs,

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ def _lead(
     from vitlab.config import to_json
     from vitlab.errors import SettingsError
     from vitlab.studies import run
-    from vitlab.studies.plan import Asked
+    from vitlab.studies.plan import Asked, divided_as
     from vitlab.train.progress import Terminal
 
     console, say = console_and_say()
@@ -103,11 +104,13 @@ def _lead(
         raise SettingsError(
             "--resume", "continues a run as it was started", "leave the other options out, or give DATA too"
         )
+    asked = replace(divided_as(asked, out) if resume and out else asked, world=ranks.world)
     planned = None if resume and asked.data is None else plan(asked)
     if planned is None or out is not None:
         folder = out or Path()
     else:
-        folder = Path("runs") / f"{planned.settings.recipe}-{Path(asked.data or '').resolve().name}"
+        recipe = planned.settings.recipe.replace("/", "-")
+        folder = Path("runs") / f"{recipe}-{Path(asked.data or '').resolve().name}"
     if planned is not None:
         _say_plan(planned, folder, say)
     ranks.tell([str(folder.absolute()), resume, override, to_json(planned.settings) if planned else None])
@@ -128,6 +131,8 @@ def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None
     pieces = f" in {training.pieces} pieces of {training.micro_batch_size}" if training.pieces > 1 else ""
     fresh = "" if planned.settings.weights else ", from fresh weights: no --weights given"
     say(f"recipe   {planned.settings.recipe}{fresh}")
+    for line in planned.recipe.without:
+        say(f"         without {line}")
     for line in planned.differences:
         say(f"         changed {line}")
     labels = planned.train.labels
@@ -139,8 +144,8 @@ def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None
     steps = "1 step" if training.steps == 1 else f"{training.steps:,} steps"
     say(f"training {steps} of {training.batch_size} images{pieces}, {training.optimizer.type}, rate {training.lr}")
     say(f"device   {planned.settings.device}")
-    if planned.advice:
-        say(f"advice   {planned.advice}")
+    for line in planned.advice:
+        say(f"advice   {line}")
     say(f"run      {folder}")
 
 

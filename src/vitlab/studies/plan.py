@@ -1,15 +1,15 @@
 """From what a person asks for to the settings of a run: recipe, then options, then `--set`."""
 
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from vitlab import files
-from vitlab.config import difference, override
-from vitlab.data.digits import Digits
+from vitlab.config import difference, override, parse, read_json, to_json
 from vitlab.data.labels import is_multi_label
 from vitlab.data.loader import pixels_of
 from vitlab.data.open import AnySource, open_data
@@ -20,43 +20,31 @@ from vitlab.models.classifier import AnySettings
 from vitlab.models.resnet import ResNetSettings
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Size, as_size
-from vitlab.studies.recipe import (
-    MASKED,
-    MASKED_SMALL,
-    PRETRAIN,
-    PRETRAIN_SMALL,
-    SCRATCH,
-    TRANSFER,
-    Origin,
-    Recipe,
-    RunSettings,
-    hyperrule,
-    hyperrule_size,
-    micro_batch_for,
-    steps_for,
-)
+from vitlab.studies.hyperrule import hyperrule
+from vitlab.studies.recipe import Origin, Recipe, RunSettings, find_recipe, micro_batch_for, steps_for
 from vitlab.train.config import TrainSettings
 from vitlab.train.masked import MaskedPatches
 from vitlab.train.objective import Softmax, check_objective, weights_for
+from vitlab.train.run import CONFIG
 from vitlab.weights.load import adapt, find, read
 
 SMALL_PIXELS = 40
 """Images with no side longer than this are seen whole in patches of 4; larger ones are reduced to 48 in patches of 8."""
+SCRATCH = "scratch"
+"""The one recipe for fine-tuning that starts without weights."""
 FEW = 1000
 """Images a class below which a ViT from fresh weights learns little that weights from elsewhere would not have known."""
-SMALL_SIZE = 96
-"""Models for images up to this many pixels are pre-trained with the gentler crop."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person asked for; None leaves a choice to the recipe."""
+    """What a person asked for; None leaves a choice to the recipe. `world` is how many processes will train together."""
 
     data: str | None = None
     eval_data: str | None = None
     weights: str | Path | None = None
     model: str | None = None
-    recipe: Literal["transfer", "bit", "pretrain", "masked"] | None = None
+    recipe: str | None = None
     image_size: int | tuple[int, int] | None = None
     steps: int | None = None
     epochs: float | None = None
@@ -69,28 +57,34 @@ class Asked:
     workers: int | None = None
     device: str = "auto"
     tensorboard: bool = False
+    world: int = 1
     changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The resolved settings of a run, its data, and how the settings differ from their recipe."""
+    """The resolved settings of a run, its data, its recipe and how the settings differ from that."""
 
+    recipe: Recipe
     settings: RunSettings
     train: AnySource
     evals: dict[str, AnySource]
     differences: list[str]
 
     @property
-    def advice(self) -> str | None:
-        """What a person should know before so little is learnt from so few images; None when there is nothing to say."""
-        each = len(self.train) // len(self.train.classes)
+    def advice(self) -> list[str]:
+        """What a person should know before so little is learnt, each in a line."""
+        images, batch = len(self.train), self.settings.train.batch_size
+        each = images // len(self.train.classes)
         unlabelled = isinstance(self.settings.train.objective, MaskedPatches)
-        if unlabelled or self.settings.weights is not None or each >= FEW:
-            return None
-        return (
-            f"{each:,} images a class are few for a ViT from fresh weights; pre-trained --weights usually do far better"
-        )
+        lines: list[str] = []
+        if not (unlabelled or self.settings.weights is not None or each >= FEW):
+            lines.append(
+                f"{each:,} images a class are few for a ViT from fresh weights; pre-trained --weights usually do far better"
+            )
+        if batch > images:
+            lines.append(f"a batch of {batch:,} shows the {images:,} training images more than once in each update")
+        return lines
 
 
 def plan_finetune(asked: Asked) -> Plan:
@@ -99,56 +93,74 @@ def plan_finetune(asked: Asked) -> Plan:
     Raises:
         RequestError: the data, weights, model or settings cannot be used, or contradict each other.
     """
+    recipe = find_recipe(asked.recipe, "finetune") if asked.recipe else None
+    if asked.weights is None and recipe is not None and recipe.name != SCRATCH:
+        raise SettingsError("--recipe", f"{recipe.name} starts from weights", "give --weights, or leave it out")
+    if asked.weights is not None and asked.model is not None:
+        raise SettingsError("--model", "contradicts --weights, which say what the model is", "give one of the two")
+    if asked.weights is not None and recipe is not None and recipe.name == SCRATCH:
+        raise SettingsError("--recipe", f"{SCRATCH} starts from nothing", "leave out --weights, or --recipe")
     opened = _open(asked)
     if asked.weights is None:
-        if asked.recipe is not None:
-            raise SettingsError("--recipe", f"{asked.recipe} starts from weights", "give --weights, or leave it out")
         model = _named_model(asked, opened.train)
-        return _resolve(SCRATCH, asked, opened, model, ImageSpec())
-    if asked.model is not None:
-        raise SettingsError("--model", "contradicts --weights, which say what the model is", "give one of the two")
+        return _resolve(find_recipe(SCRATCH), asked, opened, model, ImageSpec())
     file = find(asked.weights)
     contents = read(file)
-    recipe, size = _transfer(asked, opened.train, contents.settings)
+    recipe = _transfer(recipe, opened.train, contents.settings)
+    recipe.refuse_other_models(contents.settings, f"--weights {asked.weights}")
+    in_recipe = recipe.size_for(contents.settings)
     model = adapt(
         contents.settings,
         "--image-size",
         num_classes=len(opened.train.classes),
-        image_size=size,
+        image_size=as_size(asked.image_size) if asked.image_size else in_recipe or contents.settings.image_size,
         keep_representation=contents.classes == opened.train.classes,
     ).model_copy(update={"head_bias": 0.0})
     origin = Origin(path=str(file.resolve()), sha256=files.sha256(file))
     return _resolve(recipe, asked, opened, model, contents.image_spec, origin)
 
 
-def _transfer(asked: Asked, source: AnySource, settings: AnySettings) -> tuple[Recipe, Size]:
-    """Return how to fine-tune weights, and at which size: ResNets by BiT's rule, ViTs by the paper's, unless asked otherwise."""
-    asked_size = as_size(asked.image_size) if asked.image_size else None
-    name = asked.recipe or ("bit" if isinstance(settings, ResNetSettings) else "transfer")
-    if name == "transfer":
-        return TRANSFER, asked_size or settings.image_size
+def _transfer(recipe: Recipe | None, source: AnySource, settings: AnySettings) -> Recipe:
+    """Return how to fine-tune weights: ResNets by BiT's rule, ViTs by the paper's, unless a recipe was asked for."""
+    chosen = recipe or find_recipe("bit" if isinstance(settings, ResNetSettings) else "transfer")
+    if chosen.name != "bit":
+        return chosen
     height, width = _first_size(source) or (SMALL_PIXELS, SMALL_PIXELS)
-    side = hyperrule_size(height * width)
-    return hyperrule(len(source), height * width), asked_size or Size(side, side)
+    return hyperrule(len(source), height * width)
 
 
 def plan_pretrain(asked: Asked) -> Plan:
     """Return the run that trains a named model from fresh weights, with the representation layer that pre-training has.
 
-    The recipe "masked" leaves the labels alone: its model has neither that layer nor a head.
+    A recipe of masked patches leaves the labels alone: its model has neither that layer nor a head.
 
     Raises:
         RequestError: the data, model or settings cannot be used.
     """
+    recipe = find_recipe(asked.recipe or "pretrain", "pretrain")
+    if asked.model:
+        recipe.refuse_other_models(settings_for(asked.model), f"--model {asked.model}")
     opened = _open(asked)
-    model = _named_model(asked, opened.train)
-    small = max(model.image_size) <= SMALL_SIZE
-    if asked.recipe == "masked":
-        headless = model.model_copy(update={"num_classes": None})
-        return _resolve(MASKED_SMALL if small else MASKED, asked, opened, headless, ImageSpec())
-    if isinstance(model, ViTSettings):
+    model = _named_model(asked, opened.train, recipe)
+    if isinstance(recipe.train.objective, MaskedPatches):
+        model = model.model_copy(update={"num_classes": None})
+    elif isinstance(model, ViTSettings):
         model = model.model_copy(update={"representation_dim": model.width})
-    return _resolve(PRETRAIN_SMALL if small else PRETRAIN, asked, opened, model, ImageSpec())
+    model = parse(type(model), to_json(model) | dict(recipe.model), f"recipe {recipe.name}")
+    return _resolve(recipe, asked, opened, model, ImageSpec())
+
+
+def divided_as(asked: Asked, run: Path) -> Asked:
+    """Return `asked` with batches in the pieces of the run that it continues, if it says nothing else.
+
+    How a batch is divided follows from the number of processes, and a run keeps what it was started with.
+    """
+    if not (run / CONFIG).exists():
+        return asked
+    stored = read_json(run / CONFIG).get("train", {}).get("micro_batch_size")
+    if asked.batch_size and stored and asked.batch_size % stored:
+        return asked  # it will be refused for the other batch, not for its pieces
+    return replace(asked, changes=(f"train.micro_batch_size={json.dumps(stored)}", *asked.changes))
 
 
 def choose_device(name: str) -> torch.device:
@@ -194,10 +206,10 @@ def _open(asked: Asked) -> _Sources:
     return _Sources(opened.whole or opened.train, {"eval": evaluation_source(asked.eval_data)})
 
 
-def _named_model(asked: Asked, source: AnySource) -> AnySettings:
+def _named_model(asked: Asked, source: AnySource, recipe: Recipe | None = None) -> AnySettings:
     small_name, small_size = _defaults_for(source)
-    name = asked.model or small_name
-    size = asked.image_size or (small_size if "Mini" in name else 224)
+    name = asked.model or (recipe.models[0] if recipe and recipe.models else small_name)
+    size = asked.image_size or (recipe and recipe.image_size) or (small_size if "Mini" in name else 224)
     return settings_for(name, len(source.classes), size)
 
 
@@ -226,7 +238,6 @@ def _resolve(
         raise SettingsError("--epochs", f"{asked.epochs:g} is not above zero", "give a number of passes over the data")
     if asked.steps and asked.epochs:
         raise SettingsError("--epochs", "contradicts --steps", "give one of the two")
-    flip = recipe.augment.flip and not isinstance(opened.train, Digits)
     base = RunSettings(
         recipe=recipe.name,
         model=model,
@@ -234,8 +245,8 @@ def _resolve(
         train_data=opened.train,
         evals=opened.evals,
         image_spec=spec.model_copy(update={"height": model.image_size.height, "width": model.image_size.width}),
-        augment=recipe.augment.model_copy(update={"flip": flip}),
-        train=_with_intervals(recipe.training(recipe.steps), asked),
+        augment=recipe.augment_for(opened.train, model.image_size),
+        train=_with_intervals(recipe.training(recipe.steps_on(opened.train)), asked),
         on_bad_image=asked.on_bad_image,
         workers=_workers(asked, opened.train),
         device=str(choose_device(asked.device)),
@@ -246,19 +257,26 @@ def _resolve(
     changes = ["train.objective=Sigmoid"] * several  # Softmax is for one label an image
     changes += [f"train.{name}={value}" for name, value in options.items() if value is not None]
     changes += asked.changes
-    steps = asked.steps
-    if asked.epochs:
-        steps = steps_for(asked.epochs, opened.train, override(base, changes).train.batch_size)
+    steps, epochs = asked.steps, asked.epochs or (None if asked.steps else recipe.epochs)
+    if epochs:
+        steps = steps_for(epochs, len(opened.train), override(base, changes).train.batch_size)
     if steps:
         changes.insert(0, f"train.steps={steps}")
     steps = override(base, changes).train.steps  # schedule and intervals follow it, whichever option said it
     settings = base.model_copy(update={"train": _with_intervals(recipe.training(steps), asked)})
     settings = override(settings, changes)
-    _check(settings, opened)
-    differences = difference(base, settings)
-    micro = settings.train.micro_batch_size or micro_batch_for(settings.model, settings.train.batch_size)
-    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"micro_batch_size": micro})})
-    return Plan(settings, opened.train, opened.evals, differences)
+    _check(recipe, settings, opened)
+    differences = _size_difference(recipe, model) + difference(base, settings)
+    train = settings.train
+    micro = train.micro_batch_size or micro_batch_for(settings.model, train.batch_size, asked.world, train.exact)
+    settings = settings.model_copy(update={"train": train.model_copy(update={"micro_batch_size": micro})})
+    return Plan(recipe, settings, opened.train, opened.evals, differences)
+
+
+def _size_difference(recipe: Recipe, model: AnySettings) -> list[str]:
+    """Return a line where the model has not the image size of its recipe."""
+    size = recipe.size_for(model)
+    return [] if size in (None, model.image_size) else [f"model.image_size: {size} -> {model.image_size}"]
 
 
 def _with_intervals(train: TrainSettings, asked: Asked) -> TrainSettings:
@@ -277,11 +295,17 @@ def _workers(asked: Asked, source: AnySource) -> int:
     return 0 if in_memory else min(8, max(1, (os.cpu_count() or 1) // 2))
 
 
-def _check(settings: RunSettings, opened: _Sources) -> None:
+def _check(recipe: Recipe, settings: RunSettings, opened: _Sources) -> None:
     """Refuse overrides that would contradict the data or each other."""
     objective, classes = settings.train.objective, len(opened.train.classes)
-    if settings.recipe == "masked" and not isinstance(objective, MaskedPatches):
-        raise SettingsError("--set train.objective", "the recipe masked has no labels", "use --recipe pretrain")
+    steps, warmup = settings.train.steps, settings.train.schedule.warmup_steps
+    if steps <= warmup:
+        what = f"a warm-up of {warmup:,} steps is not shorter than the run, which has {steps:,} (recipe {recipe.name})"
+        remedy = f"give more --steps, or a shorter warm-up: --set train.schedule.warmup_steps={steps // 10}"
+        raise SettingsError("train.schedule.warmup_steps", what, remedy)
+    if isinstance(recipe.train.objective, MaskedPatches) and not isinstance(objective, MaskedPatches):
+        what = f"the recipe {recipe.name} has no labels"
+        raise SettingsError("--set train.objective", what, "use --recipe pretrain")
     if not isinstance(objective, MaskedPatches) and settings.model.num_classes != classes:
         raise SettingsError("--set model.num_classes", f"the data have {classes} classes", "leave it to the data")
     check_objective(objective, settings.model)

@@ -1,26 +1,43 @@
-"""RunSettings: everything that makes a run, and the recipes that fill it in."""
+"""RunSettings: everything that makes a run, and the recipes that fill it in.
 
+The recipes are data: `recipes/*.json`, and in `recipes/expected.csv` what they are known to lead to.
+"""
+
+import csv
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from vitlab.config import Settings
+from vitlab.config import Json, Settings, loads, nearest, parse, to_json
+from vitlab.data.catalog import Catalogued
+from vitlab.data.digits import Digits
 from vitlab.data.open import AnySource
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Source
-from vitlab.data.transforms import Augment, InceptionCrop, ResizeCrop
+from vitlab.data.transforms import Augment, InceptionCrop
+from vitlab.errors import SettingsError
+from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import AnySettings, ModelSettings
+from vitlab.models.resnet import ResNetSettings
+from vitlab.nn.grid import Size, as_size
+from vitlab.nn.stem import ResNetStem
 from vitlab.train.config import TrainSettings
-from vitlab.train.masked import MaskedPatches
-from vitlab.train.objective import Softmax
-from vitlab.train.optimizer import SGD, Adam
-from vitlab.train.schedule import Cosine, Linear, Staircase
+from vitlab.train.schedule import Staircase
+from vitlab.train.tree import is_power_of_two
 
 MEMORY_BYTES = 2 << 30
 """What the activations of one micro-batch may take; a fixed number, because the split decides the last bits of a run."""
+EXACT_PIECES = 8
+"""In so many pieces at least is a batch divided that is to give the same bits on 1, 2, 4 or 8 processes."""
+SMALL_SIZE = 96
+SMALL_CROP = InceptionCrop(area=(0.35, 1.0))
+"""What recipes that adapt cut out of images of up to `SMALL_SIZE` pixels, which lose their object in a twentieth of the area."""
+
+Verb = Literal["finetune", "pretrain"]
 
 
 class Origin(Settings):
@@ -58,136 +75,211 @@ class RunSettings(Settings):
     tensorboard: bool = False
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A named way to train: its settings for a number of steps, and what it does to images."""
+class Expected(Settings):
+    """A published accuracy in percent: top-1, or for VTAB the mean over its tasks.
+
+    `pretrained` is the recipe or the weights that the model comes from, `finetuned` the recipe that followed ("" for none), `on`
+    the data set it was measured on. `deviation` is over runs where it was published; `note` says what else the number depends on.
+    """
+
+    pretrained: str
+    finetuned: str
+    on: str
+    top1: float
+    deviation: float | None
+    note: str
+    source: str
+
+
+class Recipe(Settings):
+    """A published way to train, or ours: the data it was made for, its settings, and where each of them is from.
+
+    `models` are the models it is for; without any it takes every model. `data` is a name of the catalog or a plain one, and
+    `images` the size of that training set; with `epochs` the steps follow from the training set that a run has. `lrs` are the rates
+    that its authors chose from. `image_sizes` are for models that need another than `image_size`; where that is None too, the size
+    is that of the weights or of the images. `model` are changes of a fresh model's settings, `augment_on` of `augment` for certain
+    data sets of the catalog. `unstated` says where a value is from that the source does not state, `without` what is missing here.
+
+    A recipe that `adapts` is ours: its warm-up is a tenth of a shorter run, and small images are cropped less. Another keeps its
+    warm-up, and a run that is not longer is refused. The marks of a staircase move with the number of steps.
+    """
 
     name: str
-    training: Callable[[int], TrainSettings]
-    steps: int
+    verb: Verb
+    models: tuple[str, ...] = ()
+    data: str = ""
+    images: PositiveInt | None = None
+    epochs: PositiveFloat | None = None
+    train: TrainSettings
+    lrs: tuple[PositiveFloat, ...] = ()
+    image_size: PositiveInt | None = None
+    image_sizes: Mapping[str, PositiveInt] = Field(default_factory=dict)
+    model: Mapping[str, Any] = Field(default_factory=dict)
     augment: Augment
+    augment_on: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    adapts: bool = False
+    source: str
+    unstated: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> list[Expected]:
+        """What it is known to lead to, on its own or with a recipe that comes before or after it."""
+        return [row for row in expectations() if self.name in (row.pretrained, row.finetuned)]
+
+    def steps_on(self, source: Source) -> int:
+        """Return how many updates a run on `source` has."""
+        return steps_for(self.epochs, len(source), self.train.batch_size) if self.epochs else self.train.steps
+
+    def training(self, steps: int) -> TrainSettings:
+        """Return its settings for a run of `steps` updates."""
+        schedule = self.train.schedule
+        if isinstance(schedule, Staircase):
+            warmup, *marks = (
+                round(mark * steps / self.train.steps) for mark in (schedule.warmup_steps, *schedule.boundaries)
+            )
+            schedule = schedule.model_copy(update={"warmup_steps": warmup, "boundaries": tuple(marks)})
+        elif self.adapts:
+            schedule = schedule.model_copy(update={"warmup_steps": min(schedule.warmup_steps, steps // 10)})
+        return self.train.model_copy(update={"steps": steps, "schedule": schedule})
+
+    def augment_for(self, source: AnySource, size: Size) -> Augment:
+        """Return what it does to images of `source` that a model sees at `size`; digits are never mirrored."""
+        changes: Json = {}
+        if isinstance(source, Catalogued):
+            changes = dict(self.augment_on.get(source.name, {}))
+        if self.adapts and isinstance(self.augment.crop, InceptionCrop) and max(size) <= SMALL_SIZE:
+            changes["crop"] = to_json(SMALL_CROP)
+        if isinstance(source, Digits):
+            changes["flip"] = False
+        return parse(Augment, to_json(self.augment) | changes, self.name)
+
+    def model_for(self, settings: AnySettings) -> str | None:
+        """Return which of `models` these `settings` are, None when they are none of them."""
+        return next((name for name in self.models if _network(settings_for(name)) == _network(settings)), None)
+
+    def size_for(self, settings: AnySettings) -> Size | None:
+        """Return the image size for models of `settings`, None where it is that of the weights or of the images."""
+        side = self.image_sizes.get(self.model_for(settings) or "", self.image_size)
+        return as_size(side) if side else None
+
+    def refuse_other_models(self, settings: AnySettings, where: str) -> None:
+        """Refuse a model that the recipe is not for; `where` is the option that names it.
+
+        Raises:
+            SettingsError: it is for another model; the message names a recipe for this one where there is one.
+        """
+        if not self.models or self.model_for(settings):
+            return
+        alike = [other for other in recipes().values() if (other.verb, other.data) == (self.verb, self.data)]
+        fitting = next((other.name for other in alike if not other.models or other.model_for(settings)), None)
+        remedy = f"choose {fitting}" if fitting else "`vitlab recipes` lists what there is"
+        raise SettingsError(where, f"recipe {self.name} is for {' and '.join(self.models)}", remedy)
+
+
+@cache
+def recipes() -> Mapping[str, Recipe]:
+    """Return every recipe by its name, in the order of the files."""
+    found: dict[str, Recipe] = {}
+    for file in ("jft", "imagenet21k", "imagenet", "augreg", "finetune", "laptop"):
+        content = loads(_file(f"{file}.json"))
+        for name, own in content["recipes"].items():
+            data = _merged(content["shared"], own) | {"name": name}
+            if data.get("epochs") and data.get("images"):
+                steps = steps_for(data["epochs"], data["images"], data["train"]["batch_size"])
+                data["train"] = data["train"] | {"steps": steps}
+            found[name] = parse(Recipe, data, f"recipe {name}")
+    return found
+
+
+@cache
+def expectations() -> tuple[Expected, ...]:
+    """Return every published accuracy that a recipe can be compared with."""
+    rows = csv.DictReader(_file("expected.csv").splitlines())
+    return tuple(Expected.model_validate(row | {"deviation": row["deviation"] or None}) for row in rows)
+
+
+def find_recipe(name: str, verb: Verb | None = None) -> Recipe:
+    """Return the recipe called `name`; with `verb`, one for that verb.
+
+    Raises:
+        SettingsError: there is none, or it is for the other verb.
+    """
+    where, found = "--recipe" if verb else "NAME", recipes().get(name)
+    if found is None:
+        names = [each.name for each in recipes().values() if verb in (None, each.verb)]
+        raise SettingsError(where, f"there is no recipe '{name}'", nearest(name, names, "see `vitlab recipes`"))
+    if verb not in (None, found.verb):
+        raise SettingsError(where, f"{name} is for `vitlab {found.verb}`", f"`vitlab recipes` lists those for {verb}")
+    return found
 
 
 def transfer(steps: int = 500) -> TrainSettings:
     """Return the paper's fine-tuning: SGD with momentum, cosine, no weight decay, batch 512 (table 4, appendix B.1.1)."""
-    return TrainSettings(
-        steps=steps,
-        batch_size=512,
-        lr=0.003,
-        optimizer=SGD(momentum=0.9),
-        schedule=Cosine(warmup_steps=_warmup(steps, 500)),
-        clip_norm=1.0,
-        objective=Softmax(),
-    )
+    return recipes()["transfer"].training(steps)
 
 
-def scratch(steps: int = 1000) -> TrainSettings:
-    """Return our setting for a small model on a small data set without weights; not from the paper, which needs millions."""
-    return TrainSettings(
-        steps=steps,
-        batch_size=64,
-        lr=1e-3,
-        optimizer=Adam(weight_decay=0.1),
-        schedule=Cosine(warmup_steps=_warmup(steps, 500)),
-        clip_norm=1.0,
-        objective=Softmax(label_smoothing=0.1),
-    )
+def steps_for(epochs: float, images: int, batch_size: int) -> int:
+    """Return how many updates show each of `images` about `epochs` times, and not fewer; at least one."""
+    return max(1, math.ceil(epochs * images / batch_size))
 
 
-def pretraining(steps: int = 2000) -> TrainSettings:
-    """Return the shape of the paper's pre-training (table 3: Adam, decay 0.1, linear to 1e-5) at a laptop's batch of 256.
+def micro_batch_for(model: AnySettings, batch_size: int, world: int = 1, exact: bool = False) -> int | None:
+    """Return how many images the pieces of a batch have, None when all of it is one piece.
 
-    The paper's batch is 4096, its warm-up 10,000 steps and its rate 8e-4 for ViT-B; here the warm-up is a tenth of the run where
-    that is shorter. Its sigmoid loss is for images with several labels: `--set train.objective=Sigmoid --set model.head_bias=-10`.
+    A piece is the largest whose activations fit `MEMORY_BYTES` and of which each of `world` processes gets as many. With `exact`
+    there are 8, 16, 32, … pieces (4, 2 or 1 where the batch divides into no more), so that the same ones are made on 1, 2, 4 or 8
+    processes.
+
+    Raises:
+        SettingsError: the batch does not divide so.
     """
-    return TrainSettings(
-        steps=steps,
-        batch_size=256,
-        lr=1e-3,
-        optimizer=Adam(weight_decay=0.1),
-        schedule=Linear(warmup_steps=_warmup(steps, 10_000), end=1e-5),
-        clip_norm=1.0,
-        objective=Softmax(),
+    if exact and not is_power_of_two(world):
+        what = f"{world} processes cannot make the same bits as one"
+        raise SettingsError("train.exact", what, f"use {1 << world.bit_length() - 1} or {1 << world.bit_length()}")
+    fitting = max(1, MEMORY_BYTES // (4 * model.floats_per_image))
+    pieces = _pieces(batch_size, fitting, world, exact)
+    if pieces is not None:
+        return None if pieces == 1 else batch_size // pieces
+    lower = next((size for size in range(batch_size - 1, 0, -1) if _pieces(size, fitting, world, exact)), None)
+    higher = next(
+        size for size in range(batch_size + 1, 4 * (batch_size + world)) if _pieces(size, fitting, world, exact)
     )
+    into = "8, 16, 32, … equal pieces that fit the memory" if exact else f"equal pieces for {world} processes"
+    use = f"use {higher}" if lower is None else f"use {lower} or {higher}"
+    raise SettingsError("--batch-size", f"{batch_size} images do not divide into {into}", use)
 
 
-def masking(steps: int = 2000) -> TrainSettings:
-    """Return the paper's masked patch prediction (appendix B.1.2: Adam, rate 2e-4, warm-up 10,000, cosine) at a batch of 256.
-
-    The paper's batch is 4096. Weight decay is that of its supervised pre-training: the paper does not say.
-    """
-    return TrainSettings(
-        steps=steps,
-        batch_size=256,
-        lr=2e-4,
-        optimizer=Adam(weight_decay=0.1),
-        schedule=Cosine(warmup_steps=_warmup(steps, 10_000)),
-        clip_norm=1.0,
-        objective=MaskedPatches(),
-    )
+def _pieces(batch_size: int, fitting: int, world: int, exact: bool) -> int | None:
+    """Return the smallest number of pieces of at most `fitting` images that the batch divides into, None when there is none."""
+    fewest = -(-batch_size // fitting)
+    if exact:
+        most = batch_size & -batch_size  # the largest power of two that divides it
+        candidates = [1 << power for power in range(most.bit_length())]
+        fewest = max(fewest, min(EXACT_PIECES, most))
+    else:
+        candidates = range(world, batch_size + 1, world)
+    return next((n for n in candidates if n >= fewest and n % world == 0 and batch_size % n == 0), None)
 
 
-def hyperrule(images: int, area: int) -> "Recipe":
-    """Return BiT-HyperRule for a training set of so many `images` of so many pixels each (Kolesnikov et al. 2020, section 3.3).
-
-    SGD at 0.003, batch 512; 500 updates below 20,000 images, 10,000 below 500,000, else 20,000, the rate divided by ten three
-    times; MixUp 0.1 from 20,000 images on; images below 96×96 pixels are cropped to 128 out of 160, others to 384 out of 448
-    (the released code: 480 out of 512).
-    """
-    total, warmup, boundaries = next(rule for least, rule in _HYPERRULE if images >= least)
-
-    def training(steps: int) -> TrainSettings:
-        scaled = [round(mark * steps / total) for mark in (warmup, *boundaries)]
-        return TrainSettings(
-            steps=steps,
-            batch_size=512,
-            lr=0.003,
-            optimizer=SGD(momentum=0.9),
-            schedule=Staircase(warmup_steps=scaled[0], boundaries=tuple(scaled[1:])),
-            clip_norm=None,
-            objective=Softmax(mixup=0.1 if images >= 20_000 else 0.0),
-        )
-
-    return Recipe("bit", training, total, Augment(crop=ResizeCrop(fraction=128 / 160 if area < 96 * 96 else 384 / 448)))
+def _network(settings: AnySettings) -> tuple[Any, ...]:
+    """Return what tells the models of the catalog apart, whatever their image size and head."""
+    if isinstance(settings, ResNetSettings):
+        return settings.unit.type, settings.depths, settings.root_width
+    depths = settings.stem.depths if isinstance(settings.stem, ResNetStem) else ()
+    encoder = settings.width, settings.depth, settings.num_heads, settings.mlp_dim
+    return settings.attention.type, *encoder, settings.stem.cell, depths
 
 
-_HYPERRULE = (
-    (500_000, (20_000, 500, (6_000, 12_000, 18_000))),
-    (20_000, (10_000, 500, (3_000, 6_000, 9_000))),
-    (0, (500, 100, (200, 300, 400))),
-)
-"""From so many images on: updates, warm-up, and where the rate is divided by ten (the released code)."""
+def _merged(shared: Json, own: Json) -> Json:
+    """Return `shared` with the values of `own` in their place; a part of another kind replaces all of the former."""
+    merged = dict(shared)
+    for name, value in own.items():
+        former = shared.get(name)
+        alike = isinstance(value, dict) and isinstance(former, dict) and value.get("type") in (None, former.get("type"))
+        merged[name] = _merged(cast(Json, former), cast(Json, value)) if alike else value
+    return merged
 
 
-def hyperrule_size(area: int) -> int:
-    """Return the side that BiT-HyperRule trains images of `area` pixels at."""
-    return 128 if area < 96 * 96 else 384
-
-
-SMALL_CROP = InceptionCrop(area=(0.35, 1.0))
-"""Gentler than the paper's crops: small images and small data sets lose their object in a twentieth of the area."""
-
-TRANSFER = Recipe("transfer", transfer, 500, Augment(crop=ResizeCrop()))
-SCRATCH = Recipe("scratch", scratch, 1000, Augment(crop=SMALL_CROP))
-PRETRAIN = Recipe("pretrain", pretraining, 2000, Augment(crop=InceptionCrop()))
-PRETRAIN_SMALL = Recipe("pretrain", pretraining, 2000, Augment(crop=SMALL_CROP))
-MASKED = Recipe("masked", masking, 2000, Augment(crop=InceptionCrop()))
-MASKED_SMALL = Recipe("masked", masking, 2000, Augment(crop=SMALL_CROP))
-
-
-def steps_for(epochs: float, source: Source, batch_size: int) -> int:
-    """Return how many updates show `source` about `epochs` times, at least one."""
-    return max(1, math.ceil(epochs * len(source) / batch_size))
-
-
-def micro_batch_for(model: AnySettings, batch_size: int) -> int | None:
-    """Return the largest divisor of `batch_size` whose activations fit `MEMORY_BYTES`, None when the whole batch does."""
-    per_image = 4 * model.floats_per_image
-    fitting = max(1, MEMORY_BYTES // per_image)
-    if fitting >= batch_size:
-        return None
-    return max(size for size in range(1, fitting + 1) if batch_size % size == 0)
-
-
-def _warmup(steps: int, full: int) -> int:
-    return min(full, steps // 10)
+def _file(name: str) -> str:
+    return (resources.files("vitlab.studies") / "recipes" / name).read_text(encoding="utf-8")

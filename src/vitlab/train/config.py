@@ -19,7 +19,8 @@ class TrainSettings(Settings):
     ("sharded", for models that do not fit). `exact` gives the same bits on any number of ranks that is a power of two: the pieces,
     a power of two as well, are then added in the order of one tree. `clip_norm` bounds the global norm of the gradient. Intervals
     are in steps; None means only at the end. `skip_nonfinite` updates whose loss or gradient is not finite are left out and
-    counted; the next one stops the run, as by default the first does.
+    counted; the next one stops the run, as by default the first does. `average` is the share that the averaged weights keep of
+    themselves in each step (Polyak; 0.9999 in table 2).
     """
 
     steps: PositiveInt = 500
@@ -32,6 +33,7 @@ class TrainSettings(Settings):
     schedule: Annotated[Schedule, Field(discriminator="type")] = Cosine()
     clip_norm: PositiveFloat | None = 1.0
     objective: Annotated[Objective, Field(discriminator="type")] = Softmax()
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: PositiveInt | None = None
     checkpoint_every: PositiveInt | None = None

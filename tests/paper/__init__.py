@@ -1,0 +1,1 @@
+"""The paper as published, transcribed apart from the code."""
