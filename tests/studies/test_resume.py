@@ -63,12 +63,6 @@ def test_what_a_checkpoint_depends_on_is_refused_even_then(stopped, change):
         go_on(folder, override(settings, [change]), override=True)
 
 
-def test_the_pieces_of_a_batch_stay_those_of_the_start(stopped):
-    settings, folder = stopped
-    go_on(folder, override(settings, ["train.micro_batch_size=4"]))
-    assert json.loads((folder / "config.json").read_text())["train"]["micro_batch_size"] == 2
-
-
 def test_ranks_that_cannot_share_a_batch_are_refused(stopped):
     settings, folder = stopped
     with pytest.raises(

@@ -155,14 +155,9 @@ def _use_threads(threads: int, say: Say) -> None:
 
 
 def _merged(stored: RunSettings, asked: RunSettings | None, out: Path, override: bool) -> RunSettings:
-    """Return the stored settings with those changes of `asked` that may be made; refuse any other difference by name.
-
-    The pieces of a batch stay those of the start, which another number of processes would have chosen otherwise.
-    """
+    """Return the stored settings with those changes of `asked` that may be made; refuse any other difference by name."""
     if asked is None:
         return stored
-    train = asked.train.model_copy(update={"micro_batch_size": stored.train.micro_batch_size})
-    asked = asked.model_copy(update={"train": train})
     merged = stored.model_copy(update={name: getattr(asked, name) for name in FREE_TO_CHANGE})
     changes = difference(merged, asked)
     remedy = "resume without changing them, or with --override-resume"
