@@ -153,6 +153,17 @@ def test_a_run_that_was_interrupted_is_verified_as_far_as_it_came(trained, tmp_p
     assert {found.what for found in found if found.what.startswith("update")} == {"update 1", "update 3", "update 5"}
 
 
+def test_a_run_that_went_on_with_other_settings_is_verified_with_those_of_each_time(copied):
+    """What was trained before is made again with the settings of before, the rest with those of after."""
+    path = copied / "config.json"
+    before = json.loads(path.read_text())
+    (copied / "config-until-step-000006.json").write_text(json.dumps(before))
+    edit(path, lambda config: config["train"].update(clip_norm=None, objective={"type": "Sigmoid"}))
+    lines = findings(copied, "ok")
+    assert any(line.startswith("update 1: made again from the start") for line in lines)
+    assert any(line.startswith("update 7: made again from step-000006, gives loss") for line in findings(copied, "bad"))
+
+
 def test_a_run_that_goes_on_or_is_none_is_refused(copied, tmp_path):
     with (copied / "LOCK").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,13 +1,16 @@
+import io
 import json
 import os
 import resource
 
 import pytest
 import torch
+from rich.console import Console
 
 from vitlab.models.catalog import settings_for
 from vitlab.train import meter
 from vitlab.train.meter import TIMING, Meter, Pace, TimingFile, matrix_rate, peak_memory, timed, training_flops
+from vitlab.train.progress import Terminal
 from vitlab.train.step import StepResult
 from vitlab.train.watcher import Quiet, Several, Watcher
 
@@ -170,6 +173,20 @@ def test_the_matrix_rate_is_measured_once_and_leaves_the_random_numbers_alone(mo
 
 def test_memory_is_that_of_this_process():
     assert 10e6 < peak_memory(CPU) < 1e12 and os.getpid()
+
+
+def test_the_line_says_how_well_the_device_is_used_and_that_it_waits_only_if_it_does():
+    out = io.StringIO()
+    terminal = Terminal(Console(file=out, width=200))
+    terminal.started(0, 2, 8)
+    terminal.logged(1, {"train/utilisation": 0.62, "train/data_wait": 0.01})
+    terminal.stepped(2, RESULT)
+    terminal.logged(2, {"train/utilisation": 0.31, "train/data_wait": 0.5})
+    terminal.logged(2, {"train/loss": 1.0})
+    terminal.stepped(2, RESULT)
+    first, second = out.getvalue().splitlines()
+    assert "62 % used" in first and "waiting" not in first
+    assert "31 % used  50 % waiting for images" in second
 
 
 def test_each_of_several_watchers_is_told_everything():
