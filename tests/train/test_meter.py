@@ -189,6 +189,12 @@ def test_the_line_says_how_well_the_device_is_used_and_that_it_waits_only_if_it_
     assert "31 % used  50 % waiting for images" in second
 
 
+def test_an_update_that_stands_out_is_said_with_where_its_images_are_named():
+    out = io.StringIO()
+    Terminal(Console(file=out, width=200)).noted(7, "train/spike", 8.25)
+    assert out.getvalue() == "step 7: the loss stands out (8.25); its images are in events.jsonl\n"
+
+
 def test_each_of_several_watchers_is_told_everything():
     calls = []
 
@@ -200,7 +206,8 @@ def test_each_of_several_watchers_is_told_everything():
 
     both = Several(Recorder(), Recorder())
     said = {
-        "started": (0, 2, 8), "waited": (0.1,), "stepped": (1, RESULT), "logged": (1, {}), "evaluated": (1, {}),
+        "started": (0, 2, 8), "waited": (0.1,), "stepped": (1, RESULT),
+        "noted": (1, "train/spike", 9.0), "logged": (1, {}), "evaluated": (1, {}),
         "saved": (1, 0.5), "close": (),
     }  # fmt: skip
     for name, arguments in said.items():

@@ -46,14 +46,16 @@ def test_a_run_is_sent_with_its_project_its_settings_and_everything_that_is_logg
     watcher = WeightsAndBiases(tmp_path, "pets", CONFIG)
     watcher.logged(10, {"train/loss": 1.0})
     watcher.evaluated(10, {"test/top1": 0.5})
+    watcher.noted(11, "train/spike", 9.0)
     watcher.close()
     (options,) = wandb.calls
     assert options["project"] == "pets" and options["name"] == tmp_path.name and options["config"] == CONFIG
     assert options["dir"] == str(tmp_path) and options["resume"] == "allow"
-    assert wandb.run.logged == [(10, {"train/loss": 1.0}), (10, {"test/top1": 0.5})] and wandb.run.finished == 1
+    assert wandb.run.logged == [(10, {"train/loss": 1.0}), (10, {"test/top1": 0.5}), (11, {"train/spike": 9.0})]
+    assert wandb.run.finished == 1
     watcher.logged(20, {"train/loss": 1.0})
     watcher.close()
-    assert len(wandb.run.logged) == 2 and wandb.run.finished == 1
+    assert len(wandb.run.logged) == 3 and wandb.run.finished == 1
 
 
 def test_a_resumed_run_is_the_same_run_there(wandb, tmp_path):

@@ -155,6 +155,7 @@ class _Loop:
         mine = [key for keys in update.keys for key in keys]
         keys = [key for rank in self.state.ranks.words(mine) for key in rank]
         self.run.log(step, step * self.settings.batch_size, {event: value})
+        self.watcher.noted(step, event, value)
         self.run.note({"step": step, "name": event, "value": value, "images": keys})
 
     def _evaluate(self) -> None:

@@ -11,6 +11,8 @@ from vitlab.train.watcher import Quiet
 
 SHOWN = (("map", "mAP"), ("top1", "top-1"))
 """What is printed of an evaluation besides the loss, the first that it has."""
+NOTED = {"train/spike": "the loss stands out", "train/skipped": "not finite, left out"}
+"""What is printed of an update that stood out."""
 PLAIN_SECONDS = 10.0
 """How often a log that is no terminal gets a line."""
 MUCH_WAITING = 0.05
@@ -67,6 +69,11 @@ class Terminal(Quiet):
             wait = values["train/data_wait"]
             waits = f"  {100 * wait:.0f} % waiting for images" if wait >= MUCH_WAITING else ""
             self._use = f"  {100 * values['train/utilisation']:.0f} % used{waits}"
+
+    def noted(self, step: int, name: str, value: float) -> None:
+        """Say which update stood out, and where its images are named."""
+        said = NOTED.get(name, name)
+        self._console.print(f"step {step}: {said} ({value:.4g}); its images are in events.jsonl", highlight=False)
 
     def evaluated(self, step: int, values: Mapping[str, float]) -> None:
         """Print the loss of every evaluation, and its mean average precision or top-1 where it has one."""

@@ -42,6 +42,10 @@ class TensorBoard(Quiet):
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
+    def noted(self, step: int, name: str, value: float) -> None:
+        """Write an event."""
+        self.logged(step, {name: value})
+
     def evaluated(self, step: int, values: Mapping[str, float]) -> None:
         """Write an event a value."""
         self.logged(step, values)
@@ -86,6 +90,10 @@ class WeightsAndBiases(Quiet):
     def logged(self, step: int, values: Mapping[str, float]) -> None:
         """Send the values of `step`."""
         self._try("log", dict(values), step=step)
+
+    def noted(self, step: int, name: str, value: float) -> None:
+        """Send the value."""
+        self.logged(step, {name: value})
 
     def evaluated(self, step: int, values: Mapping[str, float]) -> None:
         """Send the values of `step`."""

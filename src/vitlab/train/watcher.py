@@ -26,6 +26,10 @@ class Watcher(Protocol):
         """What the log says of training up to `step`: loss, gradient norm, learning rate; then how fast it went."""
         ...
 
+    def noted(self, step: int, name: str, value: float) -> None:
+        """Update `step` stood out: its loss was a spike, or it was left out; its images are in the run folder."""
+        ...
+
     def evaluated(self, step: int, values: Mapping[str, float]) -> None:
         """The model was evaluated after `step` updates."""
         ...
@@ -52,6 +56,9 @@ class Quiet:
         """Do nothing."""
 
     def logged(self, step: int, values: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def noted(self, step: int, name: str, value: float) -> None:
         """Do nothing."""
 
     def evaluated(self, step: int, values: Mapping[str, float]) -> None:
@@ -89,6 +96,11 @@ class Several:
         """Tell each."""
         for watcher in self._watchers:
             watcher.logged(step, values)
+
+    def noted(self, step: int, name: str, value: float) -> None:
+        """Tell each."""
+        for watcher in self._watchers:
+            watcher.noted(step, name, value)
 
     def evaluated(self, step: int, values: Mapping[str, float]) -> None:
         """Tell each."""
