@@ -40,7 +40,9 @@ def measure() -> list[Row]:
 
         claim = f"{STEPS} training steps of S/16 at 224, batch {BATCH}, with a checkpoint (265 MB) among them"
         rows = [
-            compare(claim, "the same without one (the limit is 1)", lambda: steps("meanwhile"), lambda: steps("none"), 5),
+            compare(
+                claim, "the same without one (the limit is 1)", lambda: steps("meanwhile"), lambda: steps("none"), 5
+            ),
             compare(claim, "writing it before going on", lambda: steps("meanwhile"), lambda: steps("first"), 5),
         ]
         seconds = sorted(stall for stall in stalls if stall)

@@ -186,7 +186,7 @@ def test_the_line_says_how_well_the_device_is_used_and_that_it_waits_only_if_it_
     terminal.stepped(2, RESULT)
     first, second = out.getvalue().splitlines()
     assert "62 % used" in first and "waiting" not in first
-    assert "31 % used  50 % waiting for images" in second
+    assert "31 % used, 50 % waiting" in second
 
 
 def test_an_update_that_stands_out_is_said_with_where_its_images_are_named():

@@ -37,7 +37,6 @@ class Terminal(Quiet):
         self._start = self._last_line = time.monotonic()
         if self._console.is_terminal:
             self._progress = Progress(
-                TextColumn("training"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[shown]}"),
@@ -67,8 +66,8 @@ class Terminal(Quiet):
         del step
         if "train/utilisation" in values:
             wait = values["train/data_wait"]
-            waits = f"  {100 * wait:.0f} % waiting for images" if wait >= MUCH_WAITING else ""
-            self._use = f"  {100 * values['train/utilisation']:.0f} % used{waits}"
+            waits = f", {100 * wait:.0f} % waiting" if wait >= MUCH_WAITING else ""
+            self._use = f", {100 * values['train/utilisation']:.0f} % used{waits}"
 
     def noted(self, step: int, name: str, value: float) -> None:
         """Say which update stood out, and where its images are named."""
