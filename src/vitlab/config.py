@@ -67,13 +67,22 @@ def override(settings: S, changes: Sequence[str]) -> S:
 
 def difference(old: Settings, new: Settings) -> list[str]:
     """Return one line a field that differs, "path: old -> new", for the resolved settings against their recipe."""
-    before, after = dict(_leaves(to_json(old))), dict(_leaves(to_json(new)))
+    before, after = dict(leaves(to_json(old))), dict(leaves(to_json(new)))
     paths = [*before, *(path for path in after if path not in before)]
     return [
         f"{path}: {_show(before, path)} -> {_show(after, path)}"
         for path in paths
         if _show(before, path) != _show(after, path)
     ]
+
+
+def leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of nested JSON with its dotted path; a list is a value."""
+    if isinstance(data, dict) and data:
+        for name, value in data.items():
+            yield from leaves(value, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, data
 
 
 def nearest(word: str, words: Sequence[str], otherwise: str | None = None) -> str:
@@ -167,14 +176,6 @@ def _defaults(root: type[Settings], path: list[str], kind: str) -> Json:
         holders = [part for field in fields for part in _settings_classes(field.annotation)]
     chosen = next((holder for holder in holders if _is_kind(holder, kind)), None)
     return {} if chosen is None else chosen.model_construct().model_dump(mode="json")
-
-
-def _leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(data, dict) and data:
-        for name, value in data.items():
-            yield from _leaves(value, f"{path}.{name}" if path else str(name))
-    else:
-        yield path, data
 
 
 def _show(leaves: Mapping[str, Any], path: str) -> str:

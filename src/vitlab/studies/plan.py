@@ -58,6 +58,7 @@ class Asked:
     device: str = "auto"
     tensorboard: bool = False
     world: int = 1
+    wandb: str | None = None
     changes: tuple[str, ...] = ()
 
 
@@ -251,6 +252,7 @@ def _resolve(
         workers=_workers(asked, opened.train),
         device=str(choose_device(asked.device)),
         tensorboard=asked.tensorboard,
+        wandb=asked.wandb,
     )
     options = {"lr": asked.lr, "batch_size": asked.batch_size, "seed": asked.seed}
     several = isinstance(base.train.objective, Softmax) and is_multi_label(opened.train.labels)

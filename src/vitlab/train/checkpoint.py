@@ -166,14 +166,22 @@ def read(folder: Path, ranks: Ranks = ALONE) -> Checkpoint | None:
     name = ranks.tell(found.name if found else None)
     if name is None:
         return None
-    path = folder / name
+    return load(folder / name, tuple(rejected))
+
+
+def load(path: Path, rejected: tuple[str, ...] = ()) -> Checkpoint:
+    """Return the checkpoint at `path`, whose files were compared with their checksums before (see `problem`).
+
+    Raises:
+        CheckpointError: it was written by another version.
+    """
     told = json.loads((path / PROGRESS).read_text())
     if told.pop("version", 1) != VERSION:
         what = "was written by another version of vitlab"
         raise CheckpointError(path, what, "go on with that version, or start a new run from its weights")
     tensors = _tensors(path, OPTIMIZER)
     task = {key: tensors.pop(key) for key in list(tensors) if "/" not in key}  # the optimizer's have a kind
-    return Checkpoint(**told, parameters=_tensors(path, MODEL) | task, optimizer=tensors, rejected=tuple(rejected))
+    return Checkpoint(**told, parameters=_tensors(path, MODEL) | task, optimizer=tensors, rejected=rejected)
 
 
 def _newest(folder: Path) -> tuple[Path | None, list[str]]:
@@ -229,17 +237,18 @@ def problem(path: Path) -> str | None:
 def steps(folder: Path) -> list[Path]:
     """Return the checkpoints in `folder` by step, oldest first (never by the clock)."""
     found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
-    return sorted(found, key=_step)
+    return sorted(found, key=step_of)
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """Return how many updates had been made at the checkpoint `path`."""
     return int(path.name.removeprefix("step-"))
 
 
 def _remove_old(folder: Path, newest: Path) -> None:
     """Remove the checkpoints before `newest` but for the last whole ones that `KEEP` allows; damaged ones do not count."""
     kept = 1
-    for old in reversed([path for path in steps(folder) if _step(path) < _step(newest)]):
+    for old in reversed([path for path in steps(folder) if step_of(path) < step_of(newest)]):
         if kept < KEEP and problem(old) is None:
             kept += 1
         else:

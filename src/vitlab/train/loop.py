@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, runtime_checkable
 
 from vitlab.data.batch import Batch
 from vitlab.data.loader import Pieces, TrainBatches, bad_images_error, load
@@ -15,37 +14,14 @@ from vitlab.errors import ImageError, NonFiniteError
 from vitlab.models.classifier import Classifier
 from vitlab.train.config import TrainSettings
 from vitlab.train.heartbeat import heartbeat
+from vitlab.train.meter import timed
 from vitlab.train.run import RunFolder
 from vitlab.train.spikes import WINDOW, is_spike
 from vitlab.train.state import TrainState
-from vitlab.train.step import StepResult, Update, train_step
+from vitlab.train.step import Update, train_step
+from vitlab.train.watcher import Watcher
 
 Evaluator = Callable[[Classifier], Mapping[str, float]]
-
-
-@runtime_checkable
-class Watcher(Protocol):
-    """Somebody who follows a run; nothing that a watcher does changes it."""
-
-    def started(self, step: int, steps: int, batch_size: int) -> None:
-        """Training goes from `step` to `steps`."""
-        ...
-
-    def stepped(self, step: int, result: StepResult) -> None:
-        """Update number `step` was made."""
-        ...
-
-    def evaluated(self, step: int, values: Mapping[str, float]) -> None:
-        """The model was evaluated after `step` updates."""
-        ...
-
-    def saved(self, step: int, seconds: float) -> None:
-        """A checkpoint was copied, to be written while training goes on; it kept the loop for `seconds`."""
-        ...
-
-    def close(self) -> None:
-        """Training ended, one way or the other."""
-        ...
 
 
 class Interrupted(Exception):  # noqa: N818  (an event, not an error: the run is whole and can go on)
@@ -85,7 +61,7 @@ def train(
         with _stop_requests() as stop_requested, heartbeat(state.ranks) as beat:
             places = Pieces(state.step, settings.steps, settings.pieces, state.ranks)
             pieces = load(batches, places, workers)
-            pieces = beat.watch(pieces) if beat else pieces
+            pieces = timed(beat.watch(pieces) if beat else pieces, watcher.waited)
             _Loop(state, pieces, settings, run, evaluators, watcher).go(stop_requested)
     except ImageError as error:  # outside, so that Ctrl-C ends the search for others
         raise bad_images_error(batches.source, error, batches.spec.limits, workers) from error
@@ -117,12 +93,12 @@ class _Loop:
                 if state.device.type == "cpu" or settings.skip_nonfinite:  # it is there already, or has to be
                     self._read_pending()
             self._read_pending()
+            if state.step > first:
+                self._evaluate()
+                self._save()
+            self.run.finish_checkpoint()
         finally:
             self.watcher.close()
-        if state.step > first:
-            self._evaluate()
-            self._save()
-        self.run.finish_checkpoint()
 
     def _between(self, stop_requested: Callable[[], bool]) -> None:
         """Do what is due between two steps."""
@@ -158,9 +134,12 @@ class _Loop:
         if is_spike(result.loss, state.recent):
             self._note(update, "train/spike", result.loss)
         state.recent = [*state.recent, result.loss][-WINDOW:]
-        if _due(step, settings.log_every) or step == settings.steps:
-            values = {"train/loss": result.loss, "train/grad_norm": result.grad_norm, "train/lr": result.lr}
+        values = {"train/loss": result.loss, "train/grad_norm": result.grad_norm, "train/lr": result.lr}
+        due = _due(step, settings.log_every) or step == settings.steps
+        if due or step == 1 or _due(step - 1, settings.checkpoint_every):  # `vitlab verify` makes these again
             self.run.log(step, step * settings.batch_size, values)
+        if due:
+            self.watcher.logged(step, values)
         self.watcher.stepped(step, result)
 
     def _refused(self, update: Update, error: NonFiniteError) -> None:
@@ -176,6 +155,7 @@ class _Loop:
         mine = [key for keys in update.keys for key in keys]
         keys = [key for rank in self.state.ranks.words(mine) for key in rank]
         self.run.log(step, step * self.settings.batch_size, {event: value})
+        self.watcher.noted(step, event, value)
         self.run.note({"step": step, "name": event, "value": value, "images": keys})
 
     def _evaluate(self) -> None:
