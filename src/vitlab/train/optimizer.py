@@ -1,7 +1,7 @@
 """Optimizers: Adam with decoupled weight decay, SGD with momentum; clipping by the global norm."""
 
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,9 @@ class Adam(Settings):
 
     `decay` says what decays: the matrices ("kernels") or everything, biases, norms, class token and positions included ("all").
     The paper's optimizer decayed everything; its authors' later code decays kernels, and so do we.
+
+    With `moment_dtype` "bfloat16" the mean of the gradients is rounded to 16 bits from one step to the next, as in big_vision
+    (`mu_dtype`): two bytes less a parameter while gradients are computed. The second moment needs its precision and stays.
     """
 
     type: Literal["Adam"] = "Adam"
@@ -28,44 +31,80 @@ class Adam(Settings):
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Decay = 0.1
     decay: Literal["kernels", "all"] = "kernels"
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class SGD(Settings):
-    """SGD with momentum: fine-tuning (appendix B.1.1), where weight decay is zero."""
+    """SGD with momentum: fine-tuning (appendix B.1.1), where weight decay is zero.
+
+    With `moment_dtype` "bfloat16" the momentum is rounded to 16 bits from one step to the next, as in the paper's code.
+    """
 
     type: Literal["SGD"] = "SGD"
     momentum: Fraction = 0.9
     weight_decay: Decay = 0.0
     decay: Literal["kernels", "all"] = "kernels"
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 OptimizerSettings = Adam | SGD
 
 
 def build_optimizer(
-    settings: OptimizerSettings, parameters: Iterable[tuple[str, nn.Parameter]]
+    settings: OptimizerSettings,
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    scales: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of `settings` over named `parameters`; the step sets its learning rate."""
-    named = list(parameters)
-    decayed = [p for name, p in named if settings.decay == "all" or _is_kernel(name, p)]
-    chosen = {id(parameter) for parameter in decayed}
-    others = [parameter for _, parameter in named if id(parameter) not in chosen]
-    groups = [
-        {"params": members, "weight_decay": decay}
-        for members, decay in ((decayed, settings.weight_decay), (others, 0.0))
-        if members
-    ]
+    """Return the optimizer of `settings` over those of the named parameters that need a gradient.
+
+    The step sets the learning rate of each group: the schedule's, times the group's "lr_scale", which is that of `scales` for the
+    names of its parameters, by default 1.
+    """
+    groups = _groups(settings, parameters, scales or {})
     match settings:
         case Adam():
-            return torch.optim.AdamW(
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(
                 groups, lr=0.0, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True
             )
         case SGD():
             optimizer = torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, fused=True)
-            for _, parameter in named if settings.momentum else ():
-                # torch makes it in the first update, of whatever the memory holds where that update is refused
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            return optimizer
+            for group in optimizer.param_groups if settings.momentum else ():
+                for parameter in group["params"]:
+                    # torch makes it in the first update, of whatever the memory holds where that update is refused
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    if settings.moment_dtype == "bfloat16":
+        _round_between_steps(optimizer, "exp_avg" if isinstance(settings, Adam) else "momentum_buffer")
+    return optimizer
+
+
+def _groups(
+    settings: OptimizerSettings, parameters: Iterable[tuple[str, nn.Parameter]], scales: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Return parameter groups of one rate and one decay each, those with the highest rate first, of each what decays first."""
+    members: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in parameters:
+        if parameter.requires_grad:
+            decays = settings.decay == "all" or _is_kernel(name, parameter)
+            members.setdefault((scales.get(name, 1.0), decays), []).append(parameter)
+    return [
+        {"params": members[key], "weight_decay": settings.weight_decay if key[1] else 0.0, "lr_scale": key[0]}
+        for key in sorted(members, reverse=True)
+    ]
+
+
+def _round_between_steps(optimizer: torch.optim.Optimizer, kind: str) -> None:
+    """Keep the state called `kind` in bfloat16 between the steps of `optimizer`; within a step it is what it always was."""
+
+    def hook(dtype: torch.dtype | None) -> Callable[..., None]:
+        def cast(*_: object) -> None:
+            for parameter, state in optimizer.state.items():
+                if state.get(kind) is not None:  # SGD has no momentum before its first step
+                    state[kind] = state[kind].to(dtype or parameter.dtype)
+
+        return cast
+
+    optimizer.register_step_pre_hook(hook(None))
+    optimizer.register_step_post_hook(hook(torch.bfloat16))
 
 
 @torch.no_grad()
