@@ -37,7 +37,8 @@ class Adam(Settings):
 class SGD(Settings):
     """SGD with momentum: fine-tuning (appendix B.1.1), where weight decay is zero.
 
-    With `moment_dtype` "bfloat16" the momentum is rounded to 16 bits from one step to the next, as in the paper's code.
+    With `moment_dtype` "bfloat16" the momentum is rounded to 16 bits from one step to the next, as in the paper's code, which also
+    rounds the factor, to 0.8984375.
     """
 
     type: Literal["SGD"] = "SGD"
