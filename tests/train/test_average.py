@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitlab.train.average import decay_at, start, swapped, update
+from vitlab.train.average import adopt, copy, decay_at, swapped, update
 
 
 def model_of(values, frozen=()):
@@ -20,7 +20,7 @@ def test_the_average_is_that_of_the_formula():
     generator = torch.Generator().manual_seed(0)
     steps = torch.randn(30, 7, dtype=torch.float64, generator=generator)
     model = model_of({"weight": torch.zeros(7).tolist()})
-    average, expected = start(named(model)), torch.zeros(7, dtype=torch.float64)
+    average, expected = copy(named(model)), torch.zeros(7, dtype=torch.float64)
     for step, values in enumerate(steps):
         with torch.no_grad():
             model["weight"].copy_(values)
@@ -40,7 +40,7 @@ def test_the_first_weights_count_less_than_the_factor_alone_would_have_it():
 
 def test_a_refused_update_leaves_the_average_as_it_is():
     model = model_of({"a": [1.0, 2.0], "b": [[3.0]]})
-    average = start(named(model))
+    average = copy(named(model))
     with torch.no_grad():
         for parameter in model.values():
             parameter += 1.0
@@ -53,7 +53,7 @@ def test_a_refused_update_leaves_the_average_as_it_is():
 def test_skipping_nothing_is_the_same_as_not_asking():
     torch.manual_seed(0)
     model = model_of({"a": torch.randn(5).tolist()})
-    first, second = start(named(model)), start(named(model))
+    first, second = copy(named(model)), copy(named(model))
     for _ in range(5):
         with torch.no_grad():
             model["a"].copy_(torch.randn(5))
@@ -64,7 +64,7 @@ def test_skipping_nothing_is_the_same_as_not_asking():
 
 def test_weights_of_less_precision_are_averaged_in_float32():
     model = nn.ParameterDict({"a": nn.Parameter(torch.ones(1, dtype=torch.bfloat16))})
-    average = start(named(model))
+    average = copy(named(model))
     assert average["a"].dtype == torch.float32
     with torch.no_grad():
         model["a"] += 1
@@ -77,7 +77,7 @@ def test_weights_of_less_precision_are_averaged_in_float32():
 
 def test_the_model_has_the_average_within_the_context_and_its_own_weights_after_it():
     model = model_of({"a": [1.0], "b": [2.0]}, frozen=["b"])
-    average = start(named(model))
+    average = copy(named(model))
     assert set(average) == {"a"}, "what is frozen is its own average"
     average["a"] += 10
     with swapped(named(model), average):
@@ -86,5 +86,7 @@ def test_the_model_has_the_average_within_the_context_and_its_own_weights_after_
     with pytest.raises(KeyError), swapped(named(model), average):
         raise KeyError
     assert model["a"].item() == 1.0
-    with swapped(named(model), None):
+    with swapped(named(model), {}):
         assert model["a"].item() == 1.0
+    adopt(named(model), average)
+    assert model["a"].item() == 11.0 and model["b"].item() == 2.0

@@ -175,7 +175,8 @@ def test_a_moment_of_16_bits_follows_the_curve_of_32(kind, moment, make_state, m
     for dtype in ("float32", "bfloat16"):
         settings = make_training(optimizer=kind(moment_dtype=dtype), lr=0.003 if kind is Adam else 0.05, steps=60)
         state = make_state(settings)
-        curves[dtype] = torch.tensor([train_step(state, make_batch(step % 4), settings).loss for step in range(60)])
+        updates = [train_step(state, [make_batch(step % 4)], settings) for step in range(60)]
+        curves[dtype] = torch.tensor([update.read(state).loss for update in updates])
         kept = [state.optimizer.state[parameter][moment] for parameter in state.model.parameters()]
         assert {tensor.dtype for tensor in kept} == {getattr(torch, dtype)}
     torch.testing.assert_close(curves["bfloat16"], curves["float32"], rtol=0.02, atol=0.01)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 Named = Iterable[tuple[str, nn.Parameter]]
 Average = dict[str, Tensor]
@@ -12,8 +13,8 @@ Average = dict[str, Tensor]
 
 
 @torch.no_grad()
-def start(parameters: Named) -> Average:
-    """Return the average before the first update: the weights themselves."""
+def copy(parameters: Named) -> Average:
+    """Return the trained parameters as they are: the average before the first update."""
     return {name: parameter.detach().float().clone() for name, parameter in parameters if parameter.requires_grad}
 
 
@@ -32,24 +33,32 @@ def update(average: Average, parameters: Named, kept: float, skip: Tensor | None
 
     Where `skip` (0 or 1, no dimensions) is 1 everything stays as it is.
     """
-    current = [parameter.detach().float() for name, parameter in parameters if name in average]
+    current = [_own(parameter.detach()).float() for name, parameter in parameters if name in average]
     weight = 1 - kept if skip is None else [(1 - kept) * (1 - skip.float())] * len(current)
-    torch._foreach_lerp_(list(average.values()), current, weight)  # pyright: ignore  (as torch's own averages do)
+    averages = [_own(value) for value in average.values()]
+    torch._foreach_lerp_(averages, current, weight)  # pyright: ignore  (as torch's own averages do)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return the part of a sharded tensor that this rank has, and any other tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @contextmanager
-def swapped(parameters: Named, average: Mapping[str, Tensor] | None) -> Generator[None]:
-    """Give the parameters the values of `average` within the context, and their own again after it; None changes nothing."""
-    chosen = [(parameter, average[name]) for name, parameter in parameters if name in average] if average else []
-    own = [parameter.detach().clone() for parameter, _ in chosen]
+def swapped(parameters: Named, average: Mapping[str, Tensor]) -> Generator[None]:
+    """Give the parameters the values of `average` within the context, and their own again after it."""
+    chosen = [(name, parameter) for name, parameter in parameters if name in average]
+    own = {name: parameter.detach().clone() for name, parameter in chosen}
     try:
-        _set(chosen)
+        adopt(chosen, average)
         yield
     finally:
-        _set([(parameter, value) for (parameter, _), value in zip(chosen, own, strict=True)])
+        adopt(chosen, own)
 
 
 @torch.no_grad()
-def _set(pairs: Iterable[tuple[nn.Parameter, Tensor]]) -> None:
-    for parameter, value in pairs:
-        parameter.copy_(value)
+def adopt(parameters: Named, average: Mapping[str, Tensor]) -> None:
+    """Give the parameters the values of `average`, where it has any."""
+    for name, parameter in parameters:
+        if name in average:
+            parameter.copy_(average[name])

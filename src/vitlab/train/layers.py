@@ -49,12 +49,14 @@ def rate_scales(names: Iterable[str], settings: AnySettings, decay: float) -> di
     return {name: decay ** (last - layer_of(name, settings)) for name in names}
 
 
-def frozen_names(names: Iterable[str], settings: AnySettings, frozen: Frozen) -> frozenset[str]:
-    """Return which parameters are not trained.
+def frozen_names(names: Iterable[str], settings: AnySettings, frozen: Frozen | None) -> frozenset[str]:
+    """Return which parameters are not trained: none where `frozen` is None.
 
     Raises:
         SettingsError: the model has fewer layers than are to be frozen.
     """
+    if frozen is None:
+        return frozenset()
     if frozen == "trunk":
         return frozenset(name for name in names if not name.startswith(("head.", "task.")))
     if frozen > count_layers(settings):
