@@ -20,7 +20,7 @@ from vitlab.train.config import TrainSettings
 from vitlab.train.layers import frozen_names, rate_scales
 from vitlab.train.objective import Task, build_task
 from vitlab.train.optimizer import build_optimizer
-from vitlab.train.replicas import Learner, as_stored, replicate, whole
+from vitlab.train.replicas import Learner, as_stored, replicate, reshard, whole
 from vitlab.train.standing import Standing, after, score_of
 
 
@@ -92,13 +92,17 @@ class TrainState:
     def evaluated(self) -> Generator[None]:
         """Give the model the weights that are evaluated: the average, where there is one."""
         with average.swapped(self.named_parameters(), self.average or {}):
-            yield
+            try:
+                yield
+            finally:
+                reshard(self.learner)
 
     def compare(self, values: Mapping[str, float]) -> None:
         """Note how an evaluation of the weights that the model has now stands, and keep these if there were none better.
 
         A collective: the first rank decides for all.
         """
+        reshard(self.learner)
         standing = self.ranks.tell(vars(after(self.standing, self.step, score_of(values))))
         self.standing = Standing(**standing)
         if self.standing.step == self.step:
