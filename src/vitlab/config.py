@@ -220,6 +220,9 @@ def _explain(kind: type[Settings], error: ValidationError, where: str | Path) ->
         )
     if problem["type"] == "union_tag_not_found":
         return SettingsError(where, f"'{path}' has no type", 'name its kind, or write {"type": …} with its options')
+    if problem["type"] == "model_type":
+        inner = _locate(kind, (*map(str, problem["loc"]), ""))[1]
+        return SettingsError(where, f"'{path}' is no single value", f"set one of its own: {', '.join(inner)}")
     message = problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], Mapping | Settings):  # several fields together: what they are is not one value
         return SettingsError(where, f"'{path}': {message}" if path else message, "")

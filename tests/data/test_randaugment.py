@@ -166,6 +166,7 @@ def test_it_is_off_until_one_of_its_options_is_set():
         ("randaugment.magnitud=3", "did you mean 'magnitude'"),
         ("randaugment.type=3", "no setting 'type'"),
         ("flip.magnitude=3", "no setting 'magnitude'"),
+        ("randaugment=5", "'randaugment' is no single value; set one of its own: num_ops, magnitude"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(change, said):

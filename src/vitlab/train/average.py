@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+
+from vitlab.train.optimizer import own_part
 
 Named = Iterable[tuple[str, nn.Parameter]]
 Average = dict[str, Tensor]
@@ -33,15 +34,10 @@ def update(average: Average, parameters: Named, kept: float, skip: Tensor | None
 
     Where `skip` (0 or 1, no dimensions) is 1 everything stays as it is.
     """
-    current = [_own(parameter.detach()).float() for name, parameter in parameters if name in average]
+    current = [own_part(parameter.detach()).float() for name, parameter in parameters if name in average]
     weight = 1 - kept if skip is None else [(1 - kept) * (1 - skip.float())] * len(current)
-    averages = [_own(value) for value in average.values()]
+    averages = [own_part(value) for value in average.values()]
     torch._foreach_lerp_(averages, current, weight)  # pyright: ignore  (as torch's own averages do)
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """Return the part of a sharded tensor that this rank has, and any other tensor itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.optim.sgd import sgd
 
 from vitlab.config import Settings
 
@@ -68,7 +69,7 @@ def build_optimizer(
                 groups, lr=0.0, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True
             )
         case SGD():
-            optimizer = torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, fused=True)
+            optimizer = _FusedSGD(groups, lr=0.0, momentum=settings.momentum, fused=True)
             for group in optimizer.param_groups if settings.momentum else ():
                 for parameter in group["params"]:
                     # torch makes it in the first update, of whatever the memory holds where that update is refused
@@ -76,6 +77,28 @@ def build_optimizer(
     if settings.moment_dtype == "bfloat16":
         _round_between_steps(optimizer, "exp_avg" if isinstance(settings, Adam) else "momentum_buffer")
     return optimizer
+
+
+class _FusedSGD(torch.optim.SGD):
+    """torch's fused SGD, given of sharded parameters the part that this rank has: its kernel knows no DTensor."""
+
+    @torch.no_grad()
+    def step(self, *_: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  (no closure)
+        """Make one update of every parameter that has a gradient."""
+        for group in self.param_groups:
+            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+            momenta = [self.state[parameter].get("momentum_buffer") for parameter in trained]
+            sgd(
+                [own_part(parameter) for parameter in trained],
+                [own_part(parameter.grad) for parameter in trained],
+                [momentum if momentum is None else own_part(momentum) for momentum in momenta],
+                **{
+                    name: group[name]
+                    for name in ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
+                },
+                fused=True,
+                found_inf=getattr(self, "found_inf", None),
+            )
 
 
 def _groups(
@@ -106,6 +129,11 @@ def _round_between_steps(optimizer: torch.optim.Optimizer, kind: str) -> None:
 
     optimizer.register_step_pre_hook(hook(None))
     optimizer.register_step_post_hook(hook(torch.bfloat16))
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return what this rank has of a sharded tensor, in the same memory; any other tensor is its own."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
