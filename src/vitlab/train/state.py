@@ -150,8 +150,11 @@ class TrainState:
             averaged = own.pop("average", None)
             if self.average is not None and name in self.average:  # where it was off until now it begins here
                 self.average[name] = parameter.detach().float().clone() if averaged is None else averaged
-            if own and parameter.requires_grad:
-                self.optimizer.state[parameter] = own
+            if own and parameter.requires_grad:  # a moment of 16 bits is widened until the next step
+                self.optimizer.state[parameter] = {
+                    kind: value.type_as(parameter) if value.shape == parameter.shape else value
+                    for kind, value in own.items()
+                }
         self.step, self.recent, self.skipped = step, list(recent), skipped
         self.standing, self.best = standing, best if standing else None
         self.refused.zero_()
