@@ -171,6 +171,22 @@ def test_training_with_an_option_is_other_training_and_goes_on_exactly(make_run,
     assert same(without[model], whole) == (name == "early stopping"), "which waits for evaluations"
 
 
+@pytest.mark.parametrize("on_first", [False, True])
+@pytest.mark.parametrize("name", ROWS)
+def test_an_option_may_be_switched_on_or_off_where_a_run_goes_on(make_run, name, on_first):
+    changes = [(), (ROWS[name],)]
+    _, before, given = make_run(changes=changes[on_first])
+    old = trained(before, given, 1)
+    _, after, given = make_run(changes=changes[not on_first])
+    state = restored(after, given, old)
+    if state.average is not None:
+        assert all(torch.equal(state.average[key], value) for key, value in state.model.named_parameters())
+    found = values_of(trained(after, given, 2, state))
+    assert all(bool(value.isfinite().all()) for value in found.values())
+    _, _, given = make_run(changes=changes[not on_first])
+    assert found.keys() == values_of(trained(after, given, 2)).keys(), "nothing of before is dragged along"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", ROWS)

@@ -134,6 +134,14 @@ def test_a_run_that_was_over_when_it_was_killed_makes_no_further_step(go, script
     assert state.step == 5 and mark(state.model) == marks[1] and found == events
 
 
+def test_a_run_that_goes_on_without_patience_goes_to_its_end(go, scripted):
+    evaluator, marks = scripted(SCRIPT)
+    with pytest.raises(Stop):
+        go("run", evaluator, StopAt(4), patience=3)
+    state, events = go("run", evaluator, resume=True)
+    assert state.step == 12 and mark(state.model) == marks[-1] and len(events) == 12
+
+
 def test_without_patience_the_last_weights_are_those_of_the_run(go, scripted):
     evaluator, marks = scripted(SCRIPT)
     state, events = go("run", evaluator)

@@ -68,6 +68,8 @@ class TrainState:
         state = cls(model, task, optimizer, learner, ranks, refused=torch.zeros((), device=device))
         if settings.average is not None:
             state.average = average.copy(state.named_parameters())
+        if settings.patience is not None:
+            state.best = {}
         return state
 
     @property
@@ -156,7 +158,8 @@ class TrainState:
                     for kind, value in own.items()
                 }
         self.step, self.recent, self.skipped = step, list(recent), skipped
-        self.standing, self.best = standing, best if standing else None
+        if self.best is not None:
+            self.standing, self.best = standing, best
         self.refused.zero_()
 
     def files(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
