@@ -1,5 +1,6 @@
 """Every option of docs/options.md, with every kind of model: it trains, and a run that was cut off ends as one that was not."""
 
+import json
 import re
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vitlab.models.vit import ViTSettings
 from vitlab.nn.patches import Patches
 from vitlab.nn.stem import ResNetStem
 from vitlab.studies import run
+from vitlab.studies.plan import Asked, plan_finetune
 from vitlab.studies.recipe import InProgram, RunSettings
 from vitlab.studies.run import Given
 from vitlab.train.config import TrainSettings
@@ -26,6 +28,7 @@ from vitlab.train.optimizer import SGD, Adam
 from vitlab.train.progress import Quiet
 from vitlab.train.state import TrainState
 from vitlab.train.step import train_step
+from vitlab.weights.save import save
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "options.md").read_text()
 ROWS = dict(re.findall(r"^\| ([^|]+?) \| `([^`]+=[^`]+)` \|", PAGE, re.MULTILINE))
@@ -216,3 +219,31 @@ def test_all_options_go_together(make_run, tmp_path, optimizer):
     resumed = cut_off(settings, make, tmp_path / "cut")
     assert bits(tmp_path / "whole") == bits(tmp_path / "cut")
     assert resumed.metrics == whole.metrics
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("train.frozen=3", "3 layers are more than the 2 of the model; use 2 or fewer, or trunk"),
+        ("train.patience=2", "there is nothing to evaluate on; give --eval-data"),
+    ],
+)
+def test_what_the_model_or_the_data_have_nothing_for_is_refused_before_there_is_a_folder(
+    make_run, tmp_path, change, said
+):
+    _, settings, given = make_run(changes=[change])
+    blind = Given(given.model, given.train, {})
+    with pytest.raises(SettingsError, match=said):
+        run.start(settings.model_copy(update={"evals": {}}), tmp_path / "run", Quiet(), say, given=blind)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("model", ["ViT", "hybrid"])
+def test_weights_are_fine_tuned_with_stochastic_depth(tmp_path, model):
+    weights = tmp_path / "weights.safetensors"
+    save(build(MODELS[model], seed=1, classes=CLASSES), weights)
+    changes = ("model.stochastic_depth=0.1", "train.objective.mixup=0.2")
+    asked = Asked(data="digits", weights=weights, steps=1, batch_size=4, workers=0, device="cpu", changes=changes)
+    done = run.start(plan_finetune(asked).settings, tmp_path / "run", Quiet(), say)
+    assert [block.branch1.drop_rate for block in done.model.encoder.blocks] == [0.0, 0.1]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["stochastic_depth"] == 0.1
