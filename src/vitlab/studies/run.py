@@ -25,6 +25,7 @@ from vitlab.ranks import ALONE, Ranks
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
 from vitlab.studies.watching import check_watchers, watchers
 from vitlab.train.balance import describe
+from vitlab.train.layers import frozen_names
 from vitlab.train.loop import train
 from vitlab.train.masked import MaskedLoss, MaskedPatches, MaskedTask
 from vitlab.train.objective import check_objective, weights_for
@@ -100,6 +101,7 @@ def start(
     check_objective(settings.train.objective, settings.model)
     _check_ranks(settings, ranks)
     data = _open_data(settings, say, given, ranks)
+    _check_options(settings, data)
     weights_for(settings.train.objective, data.train.classes, data.train.labels)  # refused before there is a folder
     model = given.model if given else first_model(settings, data.train, say)
     if not ranks.first:
@@ -158,6 +160,13 @@ def _check_ranks(settings: RunSettings, ranks: Ranks) -> None:
         raise SettingsError("--processes", what, f"use {fitting}, or start with another --set train.micro_batch_size")
 
 
+def _check_options(settings: RunSettings, data: Data) -> None:
+    """Refuse options that the model or the data have nothing for."""
+    frozen_names((), settings.model, settings.train.frozen)
+    if settings.train.patience is not None and not data.evals:
+        raise SettingsError("train.patience", "there is nothing to evaluate on", "give --eval-data, or leave it out")
+
+
 def _use_threads(threads: int, say: Say) -> None:
     if torch.get_num_threads() != threads:
         say(f"using {threads} threads, as the run was started with: another number changes the last bits")
@@ -202,6 +211,7 @@ def _finish(
     if isinstance(state.task, MaskedTask):
         losses = {name: MaskedLoss(source, state.task, workers=settings.workers) for name, source in data.evals.items()}
         train(state, batches, settings.train, run, losses, watcher, settings.workers)
+        _say_best(state, say)
         run.save_model(state)
         return _result(run.path, model, {}, data.evals)
     model.probabilities = "sigmoid" if is_multi_label(batches.labels) else "softmax"
@@ -209,6 +219,7 @@ def _finish(
         name: Accuracy(source, workers=settings.workers, ranks=run.ranks) for name, source in data.evals.items()
     }
     train(state, batches, settings.train, run, evaluators, watcher, settings.workers)
+    _say_best(state, say)
     predictions = {
         name: evaluator.last
         or classify(
@@ -231,6 +242,11 @@ def _keep_settings(settings: RunSettings, before: RunSettings, step: int, run: R
         say(f"changed from here on: {line}")
     run.write(f"config-until-step-{step:06d}.json", json.dumps(to_json(before), indent=2, ensure_ascii=False) + "\n")
     run.write(CONFIG, json.dumps(to_json(settings), indent=2, ensure_ascii=False) + "\n")
+
+
+def _say_best(state: TrainState, say: Say) -> None:
+    if state.standing is not None and state.standing.step != state.step:
+        say(f"best     step {state.standing.step} of {state.step}, whose weights the model has")
 
 
 def begin(

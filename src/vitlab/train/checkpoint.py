@@ -22,6 +22,7 @@ from vitlab import files
 from vitlab.config import loads
 from vitlab.errors import CheckpointError
 from vitlab.ranks import ALONE, Ranks
+from vitlab.train.standing import Standing
 from vitlab.train.state import TrainState
 from vitlab.weights.save import metadata
 
@@ -37,14 +38,16 @@ _POLL_SECONDS = 0.05
 class Checkpoint:
     """What a checkpoint holds; `rejected` says which newer ones were damaged, and how.
 
-    `metrics_bytes` is the length of the metrics file that belongs to it, `recent` and `skipped` are as in `TrainState`. The
-    optimizer's file holds the parameters of the task too: the model's file is a model and nothing else.
+    `metrics_bytes` is the length of the metrics file that belongs to it; `recent`, `skipped` and `standing` are as in `TrainState`.
+    The optimizer's file holds the parameters of the task too, averages, and the weights of the best evaluation: the model's file is
+    a model and nothing else.
     """
 
     step: int
     metrics_bytes: int
     recent: list[float]
     skipped: int
+    standing: Standing | None
     parameters: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     rejected: tuple[str, ...]
@@ -67,7 +70,8 @@ def take(state: TrainState, metrics_bytes: int) -> Snapshot | None:
     """
     ranks = state.ranks
     counts = {"step": state.step, "metrics_bytes": metrics_bytes, "skipped": state.skipped}
-    progress = json.dumps({"version": VERSION, **counts, "recent": state.recent})
+    standing = state.standing and vars(state.standing)
+    progress = json.dumps({"version": VERSION, **counts, "recent": state.recent, "standing": standing})
     if not state.sharded:
         if not ranks.first:
             return None
@@ -181,6 +185,8 @@ def load(path: Path, rejected: tuple[str, ...] = ()) -> Checkpoint:
         raise CheckpointError(path, what, "go on with that version, or start a new run from its weights")
     tensors = _tensors(path, OPTIMIZER)
     task = {key: tensors.pop(key) for key in list(tensors) if "/" not in key}  # the optimizer's have a kind
+    standing = told.pop("standing")
+    told["standing"] = standing and Standing(**standing)
     return Checkpoint(**told, parameters=_tensors(path, MODEL) | task, optimizer=tensors, rejected=rejected)
 
 

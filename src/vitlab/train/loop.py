@@ -41,7 +41,8 @@ def train(
     watcher: Watcher,
     workers: int = 0,
 ) -> None:
-    """Train `state` to the last step. The order of the loop is: evaluate, save, step, log.
+    """Train `state` to the last step, or until its evaluations have not got better for as long as the settings' patience; the model
+    then has the weights that are to be written. The order of the loop is: evaluate, save, step, log.
 
     Evaluation comes before saving, so that a checkpoint's metrics are complete and a resumed run repeats nothing. Which images are
     next follows from the step alone. `batches` are pieces, so that a batch of any size fits the memory. With several ranks all of
@@ -85,6 +86,8 @@ class _Loop:
             while state.step < settings.steps:
                 if state.step > first:
                     self._between(stop_requested)
+                if self._patience_is_over():
+                    break
                 asked = stop_requested()
                 mine = islice(self.pieces, len(state.ranks.share(settings.pieces)))
                 update = train_step(state, mine, settings, stop=asked)
@@ -94,11 +97,18 @@ class _Loop:
                     self._read_pending()
             self._read_pending()
             if state.step > first:
-                self._evaluate()
+                if not self._patience_is_over():
+                    self._evaluate()
                 self._save()
             self.run.finish_checkpoint()
+            if state.settle():  # what is logged last is true of the model that is written
+                self._evaluate(again=True)
         finally:
             self.watcher.close()
+
+    def _patience_is_over(self) -> bool:
+        standing, patience = self.state.standing, self.settings.patience
+        return standing is not None and patience is not None and standing.since >= patience
 
     def _between(self, stop_requested: Callable[[], bool]) -> None:
         """Do what is due between two steps."""
@@ -108,6 +118,8 @@ class _Loop:
             self._read_pending()
         if evaluation_due:
             self._evaluate()
+        if self._patience_is_over():
+            return  # the end saves
         # alone, a request is seen at once; several ranks see it where all of them know of it
         self.stopping = self.stopping or (self.state.ranks.world == 1 and stop_requested())
         if self.stopping:
@@ -158,12 +170,15 @@ class _Loop:
         self.watcher.noted(step, event, value)
         self.run.note({"step": step, "name": event, "value": value, "images": keys})
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, *, again: bool = False) -> None:
         state, values = self.state, dict[str, float]()
         if self.evaluators:
             self.run.wait_for_checkpoint()  # evaluation may fork, and a thread that holds a lock then holds it for ever
-        for name, evaluator in self.evaluators.items():
-            values |= {f"{name}/{metric}": value for metric, value in evaluator(state.model).items()}
+        with state.evaluated():
+            for name, evaluator in self.evaluators.items():
+                values |= {f"{name}/{metric}": value for metric, value in evaluator(state.model).items()}
+            if values and self.settings.patience is not None and not again:
+                state.compare(values)
         if values:
             self.run.log(state.step, state.step * self.settings.batch_size, values)
             self.watcher.evaluated(state.step, values)

@@ -159,7 +159,8 @@ class RunFolder:
         """
         found = checkpoint.read(self.path / CHECKPOINTS, state.ranks)
         if found is not None:
-            state.restore(found.step, found.parameters, found.optimizer, found.recent, found.skipped)
+            told = (found.recent, found.skipped, found.standing)
+            state.restore(found.step, found.parameters, found.optimizer, *told)
         if self._metrics is not None:
             self._metrics.truncate(found.metrics_bytes if found else 0)
         return found.rejected if found else ()
