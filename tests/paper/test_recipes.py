@@ -6,6 +6,7 @@ import re
 import pytest
 
 from vitlab.data.catalog import entry
+from vitlab.data.randaugment import RandAugment
 from vitlab.models.resnet import ResNetSettings
 from vitlab.studies.recipe import expectations, find_recipe, recipes, steps_for
 from vitlab.train.masked import MaskedPatches
@@ -88,6 +89,18 @@ def test_pre_training_is_that_of_table_3(name):
     assert train.objective == Sigmoid(label_smoothing=1e-4 if data == I1K else 0.0)
     assert recipe.model["head_bias"] == -10 and train.average is None
     assert recipe.augment.crop.area == (0.05, 1.0) and recipe.augment.flip
+
+
+@pytest.mark.parametrize(
+    ("size", "magnitude", "mixup"),
+    [("Ti16", None, 0.0), ("S32", None, 0.0), ("S16", 0, 0.0), ("B32", 10, 0.2), ("B16", 10, 0.2), ("L16", 15, 0.5)],
+)
+def test_augreg_augments_each_size_as_its_code_does(size, magnitude, mixup):
+    """RANDAUG_DEF and MIXUP_DEF of big_vision's vit_i21k.py."""
+    recipe = recipes()[f"augreg/{size}"]
+    assert recipe.augment.randaugment == (None if magnitude is None else RandAugment(num_ops=2, magnitude=magnitude))
+    assert recipe.train.objective == Sigmoid(mixup=mixup) and recipe.train.optimizer.moment_dtype == "bfloat16"
+    assert recipe.without == ()
 
 
 def test_there_is_a_recipe_for_every_row_of_table_3_and_no_other():

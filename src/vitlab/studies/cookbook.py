@@ -56,6 +56,7 @@ def in_full(recipe: Recipe) -> list[tuple[str, str]]:
             else "that of the weights or images",
         ),
         ("training crop", _kind(recipe.augment.crop) + (", flips" if recipe.augment.flip else "")),
+        *((name, _shown(part)) for name in ("randaugment", "erasing") if (part := getattr(recipe.augment, name))),
         *(
             ("on " + name, ", ".join(_change(part, value) for part, value in changes.items()))
             for name, changes in recipe.augment_on.items()
@@ -93,6 +94,10 @@ def _schedule(recipe: Recipe) -> str:
         warmup += " or a tenth of the run"
     end = f" to {schedule.end:g}" if isinstance(schedule, Linear) else ""
     return f"{schedule.type}{end}, {warmup}"
+
+
+def _shown(part: Settings) -> str:
+    return " ".join(f"{name}={value}" for name, value in part)
 
 
 def _kind(settings: Settings) -> str:
