@@ -28,9 +28,7 @@ from vitlab.train.progress import Terminal
 from vitlab.train.run import RunFolder, describe_environment, read_metrics
 from vitlab.train.state import TrainState
 
-WIDTH, DEPTH, HEADS = 192, 6, 6
 CHANGES = (
-    *(f"model.width={WIDTH}", f"model.depth={DEPTH}", f"model.num_heads={HEADS}", f"model.mlp_dim={2 * WIDTH}"),
     *("model.representation_dim=null", "model.dropout=0.0", "model.activation=gelu"),
     *("train.optimizer.weight_decay=0.05", "train.schedule=Cosine", "train.schedule.warmup_steps=500"),
     *("train.objective.label_smoothing=0.1", 'augment.crop={"type": "InceptionCrop", "area": [0.35, 1.0]}'),
@@ -43,7 +41,8 @@ def by_timm(settings: ViTSettings, seed: int) -> nn.Module:
     import timm
 
     torch.manual_seed(seed)
-    shape = {"embed_dim": settings.width, "depth": settings.depth, "num_heads": settings.num_heads, "mlp_ratio": 2.0}
+    ratio = settings.mlp_dim / settings.width
+    shape = {"embed_dim": settings.width, "depth": settings.depth, "num_heads": settings.num_heads, "mlp_ratio": ratio}
     patch = cast(Patches, settings.stem).patch_size.height
     size = settings.image_size.height
     vit: Any = timm.models.vision_transformer.VisionTransformer
@@ -114,4 +113,4 @@ def console() -> Any:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 6000)
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 5000)
