@@ -13,6 +13,7 @@ from torch.nn import functional
 from vitlab.config import Settings
 from vitlab.nn.bounds import Side
 from vitlab.nn.grid import Size
+from vitlab.nn.remat import Layers
 
 GROUPS = 32
 
@@ -181,7 +182,7 @@ def stages(make: MakeUnit, depths: Sequence[int], width: int, image: Size) -> nn
             units.append(make(inputs, width << index, stride, size))
             size = Size(math.ceil(size.height / stride), math.ceil(size.width / stride))
             inputs = 4 * (width << index)
-        result.append(nn.Sequential(*units))
+        result.append(Layers(units))
     return nn.ModuleList(result)
 
 

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from vitlab.config import Settings
 from vitlab.train.objective import Objective, Softmax
 from vitlab.train.optimizer import SGD, OptimizerSettings
+from vitlab.train.precision import Precision
 from vitlab.train.schedule import Cosine, Schedule
 from vitlab.train.tree import is_power_of_two
 
@@ -21,6 +22,10 @@ class TrainSettings(Settings):
     are in steps; None means only at the end. `skip_nonfinite` updates whose loss or gradient is not finite are left out and
     counted; the next one stops the run, as by default the first does. `average` is the share that the averaged weights keep of
     themselves in each step (Polyak; 0.9999 in table 2).
+
+    `precision` is that of forward and backward passes; the weights are float32 in either. `remat` computes every layer again in
+    the backward pass instead of remembering it, with the same numbers: a third more work for a fraction of the memory. `compile`
+    has torch.compile write a program for the layers; its numbers differ in the last bits.
     """
 
     steps: PositiveInt = 500
@@ -34,6 +39,9 @@ class TrainSettings(Settings):
     clip_norm: PositiveFloat | None = 1.0
     objective: Annotated[Objective, Field(discriminator="type")] = Softmax()
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    precision: Precision = "float32"
+    remat: bool = False
+    compile: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: PositiveInt | None = None
     checkpoint_every: PositiveInt | None = None
