@@ -81,7 +81,8 @@ def _ours(contestant: Contestant) -> tuple[nn.Module, Callable[[Tensor], Tensor]
     from vitlab.train.preparation import prepared
 
     model = vitlab.load(contestant.weights)
-    HELD.enter_context(prepared(model, TrainSettings(remat=contestant.remat, compile=contestant.compiled)))
+    settings = TrainSettings(remat=contestant.remat, compile=contestant.compiled)
+    HELD.enter_context(prepared(model, settings))
     return model, model
 
 

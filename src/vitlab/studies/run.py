@@ -27,6 +27,7 @@ from vitlab.train.balance import Weights, describe
 from vitlab.train.loop import Watcher, train
 from vitlab.train.masked import MaskedLoss, MaskedPatches, MaskedTask
 from vitlab.train.objective import check_objective, weights_for
+from vitlab.train.preparation import check_compiler
 from vitlab.train.run import CONFIG, RunFolder, describe_environment, read_metrics, refuse_taken
 from vitlab.train.state import TrainState
 from vitlab.weights.load import fit, load, read
@@ -89,6 +90,7 @@ def start(
     if ranks.first:
         refuse_taken(out)
     check_objective(settings.train.objective, settings.model)
+    check_compiler(settings.train, torch.device(settings.device))
     _check_ranks(settings, ranks)
     data = _open_data(settings, say, given, ranks)
     weights_for(settings.train.objective, data.train.classes, data.train.labels)  # refused before there is a folder

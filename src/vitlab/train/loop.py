@@ -13,8 +13,10 @@ from vitlab.data.batch import Batch
 from vitlab.data.loader import Pieces, TrainBatches, bad_images_error, load
 from vitlab.errors import ImageError, NonFiniteError
 from vitlab.models.classifier import Classifier
+from vitlab.train.allocation import keep_freed_memory
 from vitlab.train.config import TrainSettings
 from vitlab.train.heartbeat import heartbeat
+from vitlab.train.preparation import prepared, uncompiled
 from vitlab.train.run import RunFolder
 from vitlab.train.spikes import WINDOW, is_spike
 from vitlab.train.state import TrainState
@@ -80,9 +82,11 @@ def train(
         CheckpointError: the last checkpoint could not be written.
         RankError: another rank is lost.
     """
+    if state.device.type == "cpu":
+        keep_freed_memory(not settings.remat)
     watcher.started(state.step, settings.steps, settings.batch_size)
     try:
-        with _stop_requests() as stop_requested, heartbeat(state.ranks) as beat:
+        with prepared(state.model, settings), _stop_requests() as stop_requested, heartbeat(state.ranks) as beat:
             places = Pieces(state.step, settings.steps, settings.pieces, state.ranks)
             pieces = load(batches, places, workers)
             pieces = beat.watch(pieces) if beat else pieces
@@ -182,8 +186,9 @@ class _Loop:
         state, values = self.state, dict[str, float]()
         if self.evaluators:
             self.run.wait_for_checkpoint()  # evaluation may fork, and a thread that holds a lock then holds it for ever
-        for name, evaluator in self.evaluators.items():
-            values |= {f"{name}/{metric}": value for metric, value in evaluator(state.model).items()}
+        with uncompiled(self.settings):
+            for name, evaluator in self.evaluators.items():
+                values |= {f"{name}/{metric}": value for metric, value in evaluator(state.model).items()}
         if values:
             self.run.log(state.step, state.step * self.settings.batch_size, values)
             self.watcher.evaluated(state.step, values)

@@ -2,20 +2,28 @@
 
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from vitlab.errors import SettingsError
 from vitlab.models.classifier import Classifier
 from vitlab.nn.remat import set_remat, stacks
 from vitlab.train.config import TrainSettings
 
-RECOMPILATIONS = 256
-"""How many programs one layer's code may have: with stochastic depth each layer has a rate, and so a program, of its own; torch
-would stop at 8 and go on uncompiled."""
-COMPILERS = ("g++", "clang++", "c++")
+
+class _Compilers(NamedTuple):
+    language: str
+    variable: str
+    names: tuple[str, ...]
+
+
+_FOR_CPU = _Compilers("C++", "CXX", ("g++", "clang++", "c++"))
+_FOR_GPU = _Compilers("C", "CC", ("gcc", "clang", "cc"))
+"""What Triton calls, which writes torch's programs for GPUs."""
 
 
 @contextmanager
@@ -26,16 +34,18 @@ def prepared(model: Classifier, settings: TrainSettings) -> Generator[None]:
     so that the first step comes after one layer's compilation instead of the model's, and the names of parameters stay.
 
     Raises:
-        SettingsError: nothing here can compile.
+        SettingsError: there is nothing that can compile.
     """
+    check_compiler(settings, next(model.parameters()).device)
     set_remat(model, settings.remat)
     if settings.compile:
-        _compile(model)
+        for layer in _layers(model):
+            layer.compile()
     try:
         yield
     finally:
         set_remat(model, False)
-        for layer in (layer for stack in stacks(model) for layer in stack):
+        for layer in _layers(model):
             vars(layer).pop("_compiled_call_impl", None)  # torch has no way back from Module.compile
 
 
@@ -44,15 +54,18 @@ def uncompiled(settings: TrainSettings) -> AbstractContextManager[object]:
     return torch.compiler.set_stance("force_eager") if settings.compile else nullcontext()
 
 
-def _compile(model: Classifier) -> None:
-    device = next(model.parameters()).device
-    compilers = [os.environ["CXX"]] if "CXX" in os.environ else COMPILERS
-    if device.type == "cpu" and not any(map(shutil.which, compilers)):
-        raise SettingsError(
-            "--compile", "needs a C++ compiler on a CPU, and there is none", "install g++, or leave it out"
-        )
-    import torch._dynamo  # seconds, which only those who compile should wait for
+def check_compiler(settings: TrainSettings, device: torch.device) -> None:
+    """Refuse to compile where it cannot be done.
 
-    torch._dynamo.config.recompile_limit = RECOMPILATIONS
-    for layer in (layer for stack in stacks(model) for layer in stack):
-        layer.compile()
+    Raises:
+        SettingsError: there is nothing that can compile for `device`.
+    """
+    needed = _FOR_CPU if device.type == "cpu" else _FOR_GPU
+    compilers = [os.environ[needed.variable]] if needed.variable in os.environ else needed.names
+    if settings.compile and not any(map(shutil.which, compilers)):
+        what = f"needs a {needed.language} compiler, and there is none"
+        raise SettingsError("--compile", what, f"install {needed.names[0]}, or leave it out")
+
+
+def _layers(model: Classifier) -> Iterator[nn.Module]:
+    return (layer for stack in stacks(model) for layer in stack)
