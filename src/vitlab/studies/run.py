@@ -23,6 +23,7 @@ from vitlab.evals.multilabel import refuse_unlabelled
 from vitlab.models.classifier import Classifier, build
 from vitlab.ranks import ALONE, Ranks
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
+from vitlab.studies.resources import explained
 from vitlab.train.balance import Weights, describe
 from vitlab.train.loop import Watcher, train
 from vitlab.train.masked import MaskedLoss, MaskedPatches, MaskedTask
@@ -97,9 +98,10 @@ def start(
     model = given.model if given else _first_model(settings, data.train, say)
     if not ranks.first:
         _use_threads(ranks.tell(), say)
-        return _finish(settings, data, model, RunFolder.follow(out, ranks), watcher, say)
+        with explained(settings):
+            return _finish(settings, data, model, RunFolder.follow(out, ranks), watcher, say)
     environment = describe_environment(torch.device(settings.device), settings.workers, ranks.world)
-    with RunFolder.create(out, to_json(settings), environment, ranks) as run:
+    with explained(settings), RunFolder.create(out, to_json(settings), environment, ranks) as run:
         if data.bad:
             run.write(BAD_IMAGES, "".join(f"{error}\n" for error in data.bad))
         ranks.tell(environment["threads"])
@@ -138,7 +140,8 @@ def resume(
         data = _open_data(settings, say, given, ranks)
         _use_threads(int(run.environment()["threads"]), say)
         model = given.model if given else _first_model(settings, data.train, say)
-        return _finish(settings, data, model, run, watcher, say, replaced=stored)
+        with explained(settings):
+            return _finish(settings, data, model, run, watcher, say, replaced=stored)
 
 
 def _check_ranks(settings: RunSettings, ranks: Ranks) -> None:
