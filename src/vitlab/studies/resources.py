@@ -20,6 +20,7 @@ from vitlab.train.optimizer import SGD
 from vitlab.train.preparation import prepared
 from vitlab.train.state import TrainState
 from vitlab.train.step import train_step
+from vitlab.train.tree import is_power_of_two
 
 SPARE = 0.85
 """The share of the memory that a search leaves a step to fill: allocators lose some of it, and evaluation needs a little."""
@@ -69,11 +70,12 @@ def _smaller(settings: RunSettings) -> Iterator[tuple[str, RunSettings]]:
     def training(**changes: object) -> RunSettings:
         return settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
 
-    train = settings.train
+    train, fits = settings.train, _fits_estimate(settings, torch.device(settings.device))
     piece = train.batch_size // train.pieces
-    half = next((size for size in range(piece // 2, 0, -1) if train.batch_size % size == 0), None)
-    if half:
-        yield f"--set train.micro_batch_size={half}", training(micro_batch_size=half)
+    smaller = [size for size in range(1, piece // 2 + 1) if train.batch_size % size == 0]
+    if smaller:
+        size = largest(smaller, fits) or 1
+        yield f"--set train.micro_batch_size={size}", training(micro_batch_size=size)
     if not train.remat:
         yield "--remat", training(remat=True)
     if train.precision == "float32":
@@ -126,8 +128,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
-def largest_micro_batch(settings: RunSettings) -> int:
-    """Return the largest divisor of the batch size that fits the memory as one piece.
+def largest_micro_batch(settings: RunSettings, world: int = 1) -> int:
+    """Return the largest piece of the batch that fits the memory, of which each of `world` processes gets as many.
 
     On a GPU steps of growing pieces are made until one fails; on a CPU, where a failure may end other programs, it goes by the
     estimate. What is found belongs in the settings: a run does not search again when it is resumed.
@@ -135,8 +137,9 @@ def largest_micro_batch(settings: RunSettings) -> int:
     Raises:
         NotEnoughMemoryError: not even one image at a time fits.
     """
-    device = torch.device(settings.device)
-    sizes = [size for size in range(1, settings.train.batch_size + 1) if settings.train.batch_size % size == 0]
+    device, whole = torch.device(settings.device), settings.train.batch_size
+    divisors = [size for size in range(1, whole + 1) if whole % size == 0 and whole // size % world == 0]
+    sizes = [size for size in divisors if not settings.train.exact or is_power_of_two(whole // size)]
     found = largest(sizes, _fits_gpu(settings, device) if device.type == "cuda" else _fits_estimate(settings, device))
     if found is None:
         what = f"not even one image at a time fits; it would take {memory_of(_in_pieces(settings, 1))}"
