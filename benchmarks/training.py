@@ -1,6 +1,6 @@
 """A training step of vitlab against timm's and transformers' eager models, from equal weights with the same fused optimizer.
 
-    python benchmarks/training.py [--device cuda] [--rounds 7] [speed | memory]
+    python benchmarks/training.py [--device cuda] [--rounds 7] [speed | memory | own]
 
 Run it where the peers are installed. Each contestant has a process of its own, so that what is set for all of one (the allocator)
 belongs to one of them; they take turns, step by step. Losses must agree, or there is no row.
@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ class Case(NamedTuple):
 
 
 SPEED = (Case("S/16", 224, 16), Case("Ti/4", 32, 128), Case("S/16", 224, 32))
-MEMORY = Case("S/16", 384, 4)
+MEMORY = Case("S/16", 384, 6)
 CUDA = (Case("B/16", 224, 256), Case("L/16", 224, 128))
 
 
@@ -86,33 +87,52 @@ def _check(case: Case, peer: str, ours: list[float], theirs: list[float], *, exa
         raise AssertionError(f"{case}: our losses are {ours}, {peer}'s {theirs}")
 
 
+def own(rounds: int = 5) -> list[Row]:
+    """Return what each way of computing a step is worth, against the plain step: rows that need no peer."""
+    ways = {
+        "allocator as it is": {"plain_allocator": True},
+        "layers computed again": {"remat": True},
+        "layers compiled": {"compiled": True},
+    }
+    case, rows = Case("S/16", 224, 32), list[Row]()
+    with weights(case) as paths:
+        plain = Contestant("ours", paths["ours"], case.image_size, case.batch)
+        for name, way in ways.items():
+            with Running(plain) as first, Running(replace(plain, **way)) as second:
+                first.step(), second.step()
+                rows.append(compare(f"training step, {case}", f"the same, {name}", first.step, second.step, rounds))
+    return rows
+
+
 def memory(case: Case, device: str, **how: Any) -> None:
     """Print by how many bytes the peak memory of a step grows with each image: activations and temporaries, without the model."""
     with weights(case) as paths:
         for who in ("ours", *peers()):
             extra = how if who == "ours" else {"remat": how.get("remat", False)}
             peaks: list[int] = []
-            for batch in (case.batch, 4 * case.batch):
+            for batch in (case.batch, 2 * case.batch):
                 contestant = Contestant(who, paths[who], case.image_size, batch, device=device, **extra)
                 with Running(contestant) as running:
-                    peaks.append(running.step(3).peak)
-            each = (peaks[1] - peaks[0]) / (3 * case.batch)
+                    peaks.append(running.step(2).peak)
+            each = (peaks[1] - peaks[0]) / case.batch
             print(f"| {case.model} at {case.image_size} {extra} | {who} | {each / 1e6:.1f} MB an image |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", nargs="?", choices=("speed", "memory", "all"), default="all")
+    parser.add_argument("what", nargs="?", choices=("speed", "memory", "own"), default="speed")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
     asked = parser.parse_args()
-    if asked.what != "memory":
+    if asked.what == "speed":
         for case in CUDA if asked.device == "cuda" else SPEED:
             if asked.device == "cuda":
                 measure(case, "cuda", asked.rounds, precision="bfloat16", compiled=True)
             else:
                 measure(case, "cpu", asked.rounds)
-    if asked.what != "speed":
+    elif asked.what == "own":
+        print("\n".join(row.markdown() for row in own(asked.rounds)))
+    else:
         for remat in (False, True):
             memory(MEMORY, asked.device, remat=remat)
 
