@@ -2,15 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitlab.errors import NotEnoughMemoryError
+from vitlab.cli.options import parse_batch_size
+from vitlab.errors import NotEnoughMemoryError, SettingsError
 from vitlab.studies import resources
-from vitlab.studies.plan import Asked, plan_pretrain
+from vitlab.studies.plan import Asked, divided_as, plan_pretrain
 from vitlab.studies.resources import explained, is_out_of_memory, largest, largest_micro_batch, memory_lines, memory_of
 
 GB = 10**9
@@ -95,3 +97,37 @@ def test_a_process_whose_memory_ends_says_so_in_a_few_lines(tmp_path):
         "--set train.micro_batch_size",
         "--remat",
     ]
+
+
+def test_options_say_how_steps_are_computed(monkeypatch):
+    plain = Asked(data="digits", device="cpu")
+    train = plan_pretrain(plain).settings.train
+    assert (train.precision, train.remat, train.compile) == ("float32", False, False)
+    asked = replace(plain, precision="bfloat16", remat=True, compile=True)
+    planned = plan_pretrain(asked)
+    train = planned.settings.train
+    assert (train.precision, train.remat, train.compile) == ("bfloat16", True, True)
+    assert "train.remat: false -> true" in planned.differences
+    monkeypatch.setattr("vitlab.studies.plan.best_precision", lambda _: "bfloat16")
+    assert plan_pretrain(plain).settings.train.precision == "bfloat16"
+    assert plan_pretrain(replace(plain, precision="float32")).settings.train.precision == "float32"
+
+
+def test_auto_keeps_the_batch_and_writes_down_the_piece_it_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "available_memory", lambda _: GB // 2)
+    asked = Asked(data="digits", model="Ti/4", image_size=32, device="cpu", batch_size="auto")
+    train = plan_pretrain(asked).settings.train
+    assert (train.batch_size, train.micro_batch_size) == (256, 16)
+    (tmp_path / "config.json").write_text('{"train": {"micro_batch_size": 32}}')
+    assert plan_pretrain(divided_as(asked, tmp_path)).settings.train.micro_batch_size == 32  # no second search
+
+
+@pytest.mark.parametrize(("text", "number"), [(None, None), ("auto", "auto"), ("64", 64)])
+def test_a_batch_size_is_a_number_or_auto(text, number):
+    assert parse_batch_size(text) == number
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "many", "1.5", ""])
+def test_other_batch_sizes_are_refused(text):
+    with pytest.raises(SettingsError, match=r"--batch-size: '.*' is no number of images; write 256, or auto"):
+        parse_batch_size(text)
