@@ -47,7 +47,8 @@ def parse(kind: type[S], data: Mapping[str, Any], where: str | Path) -> S:
 def override(settings: S, changes: Sequence[str]) -> S:
     """Return `settings` with dotted `changes` applied in order, each "path.to.field=value" (value in JSON, or a bare word).
 
-    Setting a part to the name of a kind selects that kind with its defaults: "train.optimizer=SGD".
+    Setting a part to the name of a kind selects that kind with its defaults: "train.optimizer=SGD". An option of a part that is
+    off switches the part on: "augment.randaugment.magnitude=15".
 
     Raises:
         SettingsError: a change names no field (with the nearest name) or its value does not fit.
@@ -59,6 +60,7 @@ def override(settings: S, changes: Sequence[str]) -> S:
         if not sign:
             raise SettingsError("--set", f"'{change}' has no '='", "write --set path.to.field=value")
         names, before = path.strip().split("."), len(chosen)
+        _switch_on(data, type(settings), names)
         _assign(data, names, _value(text.strip()), change, chosen)
         for part in chosen[before:]:  # what it is made of must be there to be chosen too
             part.update(_defaults(type(settings), names, part["type"]))
@@ -67,13 +69,22 @@ def override(settings: S, changes: Sequence[str]) -> S:
 
 def difference(old: Settings, new: Settings) -> list[str]:
     """Return one line a field that differs, "path: old -> new", for the resolved settings against their recipe."""
-    before, after = dict(_leaves(to_json(old))), dict(_leaves(to_json(new)))
+    before, after = dict(leaves(to_json(old))), dict(leaves(to_json(new)))
     paths = [*before, *(path for path in after if path not in before)]
     return [
         f"{path}: {_show(before, path)} -> {_show(after, path)}"
         for path in paths
         if _show(before, path) != _show(after, path)
     ]
+
+
+def leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of nested JSON with its dotted path; a list is a value."""
+    if isinstance(data, dict) and data:
+        for name, value in data.items():
+            yield from leaves(value, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, data
 
 
 def nearest(word: str, words: Sequence[str], otherwise: str | None = None) -> str:
@@ -125,6 +136,19 @@ def _value(text: str) -> Any:
         return text
 
 
+def _switch_on(data: Json, root: type[Settings], path: list[str]) -> None:
+    """Give each part above the last name of `path` that is off (None) its defaults."""
+    place: Any = data
+    holders = [root]
+    for name in path[:-1]:
+        holders = _parts(holders, name)
+        if not isinstance(place, dict) or name not in place:
+            return
+        if place[name] is None and len(holders) == 1:
+            place[name] = holders[0].model_construct().model_dump(mode="json")
+        place = place[name]
+
+
 def _assign(data: Json, path: list[str], value: Any, change: str, chosen: list[Json]) -> None:
     """Set the field at `path` of nested `data`; a part set to a word, or a changed `type`, becomes that kind's defaults."""
     place: Any = data
@@ -163,18 +187,15 @@ def _defaults(root: type[Settings], path: list[str], kind: str) -> Json:
     """Return the default options of the `kind` that was chosen at `path`, or at its `type`."""
     holders = [root]
     for name in path[:-1] if path[-1] == "type" else path:
-        fields = [holder.model_fields[name] for holder in holders if name in holder.model_fields]
-        holders = [part for field in fields for part in _settings_classes(field.annotation)]
+        holders = _parts(holders, name)
     chosen = next((holder for holder in holders if _is_kind(holder, kind)), None)
     return {} if chosen is None else chosen.model_construct().model_dump(mode="json")
 
 
-def _leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(data, dict) and data:
-        for name, value in data.items():
-            yield from _leaves(value, f"{path}.{name}" if path else str(name))
-    else:
-        yield path, data
+def _parts(holders: list[type[Settings]], name: str) -> list[type[Settings]]:
+    """Return the settings classes that the field `name` of any of `holders` may hold."""
+    fields = [holder.model_fields[name] for holder in holders if name in holder.model_fields]
+    return [part for field in fields for part in _settings_classes(field.annotation)]
 
 
 def _show(leaves: Mapping[str, Any], path: str) -> str:
@@ -200,6 +221,9 @@ def _explain(kind: type[Settings], error: ValidationError, where: str | Path) ->
         )
     if problem["type"] == "union_tag_not_found":
         return SettingsError(where, f"'{path}' has no type", 'name its kind, or write {"type": …} with its options')
+    if problem["type"] == "model_type":
+        inner = _locate(kind, (*map(str, problem["loc"]), ""))[1]
+        return SettingsError(where, f"'{path}' is no single value", f"set one of its own: {', '.join(inner)}")
     message = problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], Mapping | Settings):  # several fields together: what they are is not one value
         return SettingsError(where, f"'{path}': {message}" if path else message, "")
@@ -217,8 +241,7 @@ def _locate(kind: type[Settings], location: tuple[str, ...]) -> tuple[str, list[
         tagged = [holder for holder in holders if _is_kind(holder, name)]
         if not tagged:  # the name of a kind is in the location, not in the JSON
             path.append(name)
-        fields = [holder.model_fields[name] for holder in holders if name in holder.model_fields]
-        inner = [part for field in fields for part in _settings_classes(field.annotation)]
+        inner = _parts(holders, name)
         beside, holders = holders, tagged or inner or holders
     return ".".join(path), list(dict.fromkeys(name for holder in beside for name in holder.model_fields))
 

@@ -18,7 +18,7 @@ import torch
 from vitlab.ranks import joined
 from vitlab.studies import run
 from vitlab.studies.plan import Asked, plan_finetune
-from vitlab.train.progress import Quiet
+from vitlab.train.watcher import Quiet
 
 TINY = ("model.width=16", "model.num_heads=2", "model.depth=2", "model.mlp_dim=32")
 EVERYTHING_RANDOM = ("model.dropout=0.1", "augment.flip=true", "train.log_every=3")

@@ -73,20 +73,27 @@ def compare(case, state, prefix, kind, agree, leave_out=None):
             agree(f"{case.name} {prefix.rstrip(':')}", tensor, wanted, **case.tolerance["params"])
 
 
+IN_BFLOAT16 = 0.8984375
+"""0.9 as bfloat16: JAX multiplies an array of 16 bits by a constant that it has rounded to 16 bits."""
+
+
 def sgd_settings(config):
-    warmup = config["warmup_steps"]
+    warmup, dtype = config["warmup_steps"], config["momentum_dtype"]
+    momentum = IN_BFLOAT16 if dtype == "bfloat16" else 0.9
     return TrainSettings(
         steps=config["total_steps"],
         batch_size=config["batch"],
         micro_batch_size=config["batch"] // config["accum_steps"],
         lr=config["base_lr"],
-        optimizer=SGD(momentum=0.9),
+        optimizer=SGD(momentum=momentum, moment_dtype=dtype),
         schedule=Cosine(warmup_steps=warmup) if config["decay_type"] == "cosine" else Linear(warmup_steps=warmup),
         clip_norm=config["grad_norm_clip"],
     )
 
 
-@pytest.mark.parametrize("name", ["sgd_cosine_fp32", "sgd_cosine_accum2", "sgd_linear_nowarmup_gap_rep"])
+@pytest.mark.parametrize(
+    "name", ["sgd_cosine_fp32", "sgd_cosine_accum2", "sgd_cosine_bf16_momentum", "sgd_linear_nowarmup_gap_rep"]
+)
 def test_fine_tuning_makes_the_official_updates(golden, agree, name):
     case = golden(f"optim/{name}")
     images = case.arrays("images_and_labels_from" if "images_and_labels_from" in case.entry["files"] else "npz")
@@ -122,25 +129,44 @@ def test_parameters_on_the_way_are_the_official_ones(golden, agree):
     run(case, model, sgd_settings(case.config), case.arrays("npz"), agree, watch)
 
 
-def test_pre_training_makes_the_updates_of_big_vision(golden, agree):
+@pytest.mark.parametrize(("name", "dtype"), [("adam_wd_cosine", "float32"), ("adam_bf16_mu", "bfloat16")])
+def test_pre_training_makes_the_updates_of_big_vision(golden, agree, name, dtype, monkeypatch):
     """Weight decay there is an absolute value times the schedule; ours is times the learning rate: 0.02 / 0.01.
 
     Biases of keys are left out: softmax ignores them, so their gradient is rounding noise, which Adam scales up to full size.
     """
-    case = golden("optim/adam_wd_cosine")
+    case = golden(f"optim/{name}")
     model, config = load(case.path("params_init_big_vision")), case.config["train"]
     settings = TrainSettings(
         steps=config["total_steps"],
         batch_size=config["batch"],
         lr=config["lr"],
-        optimizer=Adam(weight_decay=config["wd"] / config["lr"], decay="kernels"),
+        optimizer=Adam(weight_decay=config["wd"] / config["lr"], decay="kernels", moment_dtype=dtype),
         schedule=Cosine(warmup_steps=config["schedule"]["warmup_steps"]),
         clip_norm=config["grad_clip_norm"],
     )
-    state = run(case, model, settings, case.arrays("npz"), agree)
+    if dtype == "bfloat16":
+        monkeypatch.setattr(torch.optim.AdamW, "__init__", _forgets_as_jax(torch.optim.AdamW.__init__))
+    images = case.arrays("images_and_labels_from" if "images_and_labels_from" in case.entry["files"] else "npz")
+    state = run(case, model, settings, images, agree)
     compare(case, state, "params_final:", None, agree, leave_out="attention.key.bias")
     moved = [parameter for name, parameter in model.named_parameters() if name.endswith("attention.key.bias")]
     assert all(bool(bias.isfinite().all()) for bias in moved)
+
+
+def _forgets_as_jax(init):
+    """Return the constructor of an Adam that keeps 0.8984375 of its first moment and adds 0.1 of the gradient."""
+
+    def scale(optimizer, *_):
+        for state in optimizer.state.values():
+            if "exp_avg" in state:
+                state["exp_avg"] = state["exp_avg"].float() * (IN_BFLOAT16 / 0.9)
+
+    def made(self, *arguments, **options):
+        init(self, *arguments, **options)
+        self.register_step_pre_hook(scale)
+
+    return made
 
 
 def test_training_a_resnet_makes_the_updates_of_big_vision(golden, agree):

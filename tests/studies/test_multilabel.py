@@ -19,7 +19,7 @@ from vitlab.train.balance import Balanced, PerClass
 from vitlab.train.config import TrainSettings
 from vitlab.train.masked import MaskedPatches
 from vitlab.train.objective import Sigmoid, Softmax
-from vitlab.train.progress import Quiet
+from vitlab.train.watcher import Quiet
 
 SMALL = ("model.width=16", "model.depth=1", "model.num_heads=2", "model.mlp_dim=16", "train.batch_size=8")
 

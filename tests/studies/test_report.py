@@ -77,6 +77,28 @@ def test_a_perfect_model_and_a_run_without_evaluation_get_a_page_too(run, make_m
     assert "had no images to evaluate on" in write(run, make_model(), None)
 
 
+def test_rate_gradient_and_speed_are_drawn_and_said_where_they_were_measured(run, make_model, evaluation):
+    page = write(run, make_model(), evaluation)
+    assert "How it was steered" not in page and "images a second" not in page
+    with (run / "metrics.jsonl").open("a") as file:
+        for step in (1, 2):
+            for name in ("train/lr", "train/grad_norm"):
+                file.write(json.dumps({"step": step, "images": 8, "name": name, "value": 0.5}) + "\n")
+    assert "How it was steered" in write(run, make_model(), evaluation)
+    figures = {
+        "matrix_rate": 2e9, "images_per_second": 1234.0, "utilisation": 0.456, "data_wait": 0.031,
+        "memory_bytes": 7e8, "seconds": 100.0, "checkpoint_seconds": 2.0, "evaluation_seconds": 3.0,
+    }  # fmt: skip
+    lines = [{"step": 2, "time": 1e9, "name": f"train/{name}", "value": value} for name, value in figures.items()]
+    (run / "timing.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = text_of(write(run, make_model(), evaluation))
+    for words in (
+        "It took 0:01:45 at 1,234 images a second", "45.6 % of what the device does", "(2 · 10⁹ operations a second)",
+        "3.1 % passed in waiting for images", "writing checkpoints added 2.0 %", "at most 700 MB of memory",
+    ):  # fmt: skip
+        assert words in said, said
+
+
 def test_a_page_is_written_anew_and_leaves_nothing_beside_it(run, make_model, evaluation):
     first = write(run, make_model(), evaluation)
     assert write(run, make_model(), evaluation) == first

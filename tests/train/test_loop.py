@@ -11,9 +11,9 @@ from vitlab.data.transforms import Augment
 from vitlab.errors import BadImagesError, ImageError, NonFiniteError
 from vitlab.train import loop
 from vitlab.train.loop import Interrupted, train
-from vitlab.train.progress import Quiet
 from vitlab.train.run import RunFolder, read_metrics
 from vitlab.train.spikes import is_spike
+from vitlab.train.watcher import Quiet
 
 
 class Events(Quiet):
@@ -106,9 +106,9 @@ def top1(model):
 def test_the_order_is_evaluate_save_step_log(go):
     events, _ = go(evaluators={"test": top1}, steps=4, eval_every=2, checkpoint_every=2, log_every=2)
     assert events == [
-        ("started", 0), ("step", 1), ("log", 2), ("step", 2),
+        ("started", 0), ("log", 1), ("step", 1), ("log", 2), ("step", 2),
         ("log evaluation", 2), ("evaluate", 2), ("save", 2),
-        ("step", 3), ("log", 4), ("step", 4),
+        ("log", 3), ("step", 3), ("log", 4), ("step", 4),
         ("log evaluation", 4), ("evaluate", 4), ("save", 4),
     ]  # fmt: skip
 
@@ -116,9 +116,34 @@ def test_the_order_is_evaluate_save_step_log(go):
 def test_without_intervals_only_the_end_is_evaluated_saved_and_logged(go):
     events, state = go(evaluators={"test": top1}, log_every=100)
     assert [event for event in events if event[0] != "step"] == [
-        ("started", 0), ("log", 6), ("log evaluation", 6), ("evaluate", 6), ("save", 6),
+        ("started", 0), ("log", 1), ("log", 6), ("log evaluation", 6), ("evaluate", 6), ("save", 6),
     ]  # fmt: skip
     assert state.step == 6
+
+
+def test_the_log_has_what_can_be_verified_and_watchers_hear_at_their_interval_alone(go):
+    """The first update and those after a checkpoint can be made again; speed is measured between the regular ones."""
+
+    class Heard(Events):
+        def waited(self, seconds):
+            self.list.append(("wait", seconds >= 0))
+
+        def logged(self, step, values):
+            self.list.append(("hear", step))
+
+    events, _ = go(events=Heard(), steps=9, checkpoint_every=4, log_every=3)
+    assert [step for kind, step in events if kind == "log"] == [1, 3, 5, 6, 9]
+    assert [step for kind, step in events if kind == "hear"] == [3, 6, 9]
+    assert events.count(("wait", True)) == 9
+
+
+def test_watchers_are_let_go_when_everything_is_done(go):
+    class Closed(Events):
+        def close(self):
+            self.list.append(("close", 0))
+
+    events, _ = go(events=Closed(), evaluators={"test": top1})
+    assert events[-3:] == [("evaluate", 6), ("save", 6), ("close", 0)] and events.count(("close", 0)) == 1
 
 
 def test_metrics_name_the_evaluation_and_count_the_images(go):

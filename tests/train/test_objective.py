@@ -25,26 +25,6 @@ def test_each_objective_has_its_task(make_settings):
     assert list(build_task(Softmax(), settings).parameters()) == []
 
 
-def test_mixup_mixes_images_and_losses_by_the_same_share(batch, monkeypatch):
-    model, images, labels = batch
-    share, order = torch.tensor(0.25), torch.tensor([5, 4, 3, 2, 1, 0])
-    monkeypatch.setattr(torch.distributions.Beta, "sample", lambda _: share)
-    monkeypatch.setattr(torch, "randperm", lambda n, device: order)
-    values = model.image_spec.normalise(images)
-    logits = model(0.25 * values + 0.75 * values.flip(0))
-    plain = Softmax()
-    expected = 0.25 * plain.losses(logits, labels) + 0.75 * plain.losses(logits, labels.flip(0))
-    torch.testing.assert_close(Supervised(Softmax(mixup=0.1))(model, images, labels), expected)
-
-
-def test_mixup_draws_shares_from_beta(batch):
-    model, images, labels = batch
-    task = Supervised(Softmax(mixup=0.1))
-    torch.manual_seed(0)
-    losses = {round(float(task(model, images, labels).detach().sum()), 4) for _ in range(4)}
-    assert len(losses) > 1
-
-
 def test_sigmoid_targets_are_every_label_of_an_image():
     torch.manual_seed(0)
     logits = torch.randn(3, 4)

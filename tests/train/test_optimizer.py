@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vitlab.train.optimizer import SGD, Adam, build_optimizer, clip_by_global_norm
+from vitlab.train.step import train_step
 
 KERNELS = {
     "stem.projection.weight", "encoder.blocks.0.attention.query.weight", "encoder.blocks.0.attention.key.weight",
@@ -118,3 +119,66 @@ def test_the_norm_after_clipping_is_the_smaller_of_norm_and_limit(values, limit)
     before = clip_by_global_norm(model.parameters(), limit).item()
     after = torch.cat([parameter.grad for parameter in model]).double().norm().item()
     assert after == pytest.approx(min(before, limit), rel=1e-5, abs=1e-18)  # squares of less vanish in float32
+
+
+def test_every_group_has_the_scale_of_its_parameters(make_state):
+    model = make_state().model
+    scales = {name: 0.5 if name.startswith("stem") else 1.0 for name, _ in model.named_parameters()}
+    for decay in ("kernels", "all"):
+        optimizer = build_optimizer(Adam(weight_decay=0.25, decay=decay), model.named_parameters(), scales)
+        found = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+        assert {name: found[id(parameter)] for name, parameter in model.named_parameters()} == scales
+        decayed(optimizer, model)
+    plain = build_optimizer(Adam(), model.named_parameters())
+    assert [group["lr_scale"] for group in plain.param_groups] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", [Adam, SGD])
+def test_what_is_frozen_has_no_place_in_the_optimizer(make_state, kind):
+    model = make_state().model
+    model.stem.requires_grad_(False)
+    optimizer = build_optimizer(kind(), model.named_parameters())
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert held == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+
+
+def rounded(value):
+    return torch.tensor(value).bfloat16().item()
+
+
+def test_adam_rounds_its_first_moment_after_each_step_and_not_within_it():
+    value, first, second = 2.0, 0.0, 0.0
+    gradients = [0.5, -2.0, 0.3, 0.7]
+    for step, gradient in enumerate(gradients, 1):
+        first, second = 0.8 * rounded(first) + 0.2 * gradient, 0.95 * second + 0.05 * gradient**2
+        value -= 0.1 * (first / (1 - 0.8**step)) / ((second / (1 - 0.95**step)) ** 0.5 + 1e-6)
+    low = Adam(beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.0, moment_dtype="bfloat16")
+    full = low.model_copy(update={"moment_dtype": "float32"})
+    assert update(low, 2.0, gradients, 0.1) == pytest.approx(value, rel=1e-12)
+    assert update(full, 2.0, gradients, 0.1) != pytest.approx(value, rel=1e-6)
+
+
+def test_sgd_rounds_its_momentum_after_each_step_and_not_within_it():
+    value, speed = 2.0, 0.0
+    gradients = [0.5, -2.0, 0.3, 0.7]
+    for gradient in gradients:
+        speed = 0.9 * rounded(speed) + gradient
+        value -= 0.1 * speed
+    low = SGD(moment_dtype="bfloat16")
+    assert update(low, 2.0, gradients, 0.1) == pytest.approx(value, rel=1e-12)
+    assert update(SGD(), 2.0, gradients, 0.1) != pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "moment"), [(Adam, "exp_avg"), (SGD, "momentum_buffer")])
+def test_a_moment_of_16_bits_follows_the_curve_of_32(kind, moment, make_state, make_training, make_batch):
+    curves = {}
+    for dtype in ("float32", "bfloat16"):
+        settings = make_training(optimizer=kind(moment_dtype=dtype), lr=0.003 if kind is Adam else 0.05, steps=60)
+        state = make_state(settings)
+        updates = [train_step(state, [make_batch(step % 4)], settings) for step in range(60)]
+        curves[dtype] = torch.tensor([update.read(state).loss for update in updates])
+        kept = [state.optimizer.state[parameter][moment] for parameter in state.model.parameters()]
+        assert {tensor.dtype for tensor in kept} == {getattr(torch, dtype)}
+    torch.testing.assert_close(curves["bfloat16"], curves["float32"], rtol=0.02, atol=0.01)
+    assert not torch.equal(curves["bfloat16"], curves["float32"])
+    assert curves["float32"][-4:].mean() < 0.7 * curves["float32"][:4].mean(), "it has learnt something"

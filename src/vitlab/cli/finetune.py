@@ -27,6 +27,7 @@ def finetune(
     device: options.Device = "auto",
     processes: options.Processes = None,
     tensorboard: options.TensorBoard = False,
+    wandb: options.WandB = None,
     changes: options.Set = None,
     resume: options.Resume = False,
     override_resume: options.Override = False,
@@ -58,6 +59,7 @@ def finetune(
         workers=workers,
         device=device,
         tensorboard=tensorboard,
+        wandb=wandb,
         changes=tuple(changes or ()),
     )
     train(plan_finetune, asked, out, resume, processes, override_resume)

@@ -5,6 +5,7 @@ import json
 import typer
 
 from vitlab.cli import options
+from vitlab.cli.columns import print_columns
 
 
 def models(weights: options.ListWeights = False, as_json: options.Json = False) -> None:
@@ -32,16 +33,14 @@ def models(weights: options.ListWeights = False, as_json: options.Json = False) 
 
 
 def _list_weights() -> None:
-    """Print the published weights; a line may be longer than the terminal is wide, for a file name is not to be cut."""
+    """Print the published weights."""
     from vitlab.weights.hub import published
 
     rows = [("name", "model", "trained on", "pixels", "top-1", "file")]
     for each in published():
         pixels, top1 = each.image_size or "", "" if each.top1 is None else f"{each.top1:.1f}"
         rows.append((each.name, each.model, each.trained_on, str(pixels), top1, each.url))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print_columns(rows)
     typer.echo(
         "A name is used as it stands: --weights augreg/S_16. top-1 is on ImageNet in percent, where it was published."
     )

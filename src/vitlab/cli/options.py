@@ -134,6 +134,9 @@ Override = Annotated[
     bool, typer.Option("--override-resume", help="Resume although settings differ; those of before are kept beside.")
 ]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard files too.")]
+WandB = Annotated[
+    str | None, typer.Option("--wandb", metavar="PROJECT", help="Send metrics to this Weights & Biases project too.")
+]
 ListWeights = Annotated[bool, typer.Option("--weights", help="List the published weights instead.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

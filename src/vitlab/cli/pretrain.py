@@ -26,6 +26,7 @@ def pretrain(
     device: options.Device = "auto",
     processes: options.Processes = None,
     tensorboard: options.TensorBoard = False,
+    wandb: options.WandB = None,
     changes: options.Set = None,
     resume: options.Resume = False,
     override_resume: options.Override = False,
@@ -56,6 +57,7 @@ def pretrain(
         workers=workers,
         device=device,
         tensorboard=tensorboard,
+        wandb=wandb,
         changes=tuple(changes or ()),
     )
     train(plan_pretrain, asked, out, resume, processes, override_resume)

@@ -70,7 +70,7 @@ def _follow(ranks: "Ranks") -> None:
     from vitlab.studies import run
     from vitlab.studies.recipe import RunSettings
     from vitlab.train.loop import Interrupted
-    from vitlab.train.progress import Quiet
+    from vitlab.train.watcher import Quiet
 
     def nothing(_: str) -> None:
         """Leave it to the first rank to say."""

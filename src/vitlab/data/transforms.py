@@ -6,8 +6,10 @@ from numpy.random import Generator
 from pydantic import Field
 
 from vitlab.config import Settings
+from vitlab.data.erasing import Erasing
 from vitlab.data.image import Picture
 from vitlab.data.preprocess import ImageSpec
+from vitlab.data.randaugment import RandAugment
 from vitlab.data.resize import Box, resize
 from vitlab.data.source import Pixels
 
@@ -38,11 +40,14 @@ class NoCrop(Settings):
 class Augment(Settings):
     """What training does to an image: a random crop, and a horizontal flip half of the time.
 
-    Turn the flip off where left and right mean something (digits, text).
+    Turn the flip off where left and right mean something (digits, text). RandAugment and random erasing come after, where they are
+    on; crop and flip are then the same as without them.
     """
 
     crop: Annotated[InceptionCrop | ResizeCrop | NoCrop, Field(discriminator="type")] = InceptionCrop()
     flip: bool = True
+    randaugment: RandAugment | None = None
+    erasing: Erasing | None = None
 
     def apply(self, image: Picture, spec: ImageSpec, rng: Generator) -> Pixels:
         """Return a random view of `image` (uint8 [h, w, 3], or a JPEG) at the size of `spec`."""
@@ -56,7 +61,12 @@ class Augment(Settings):
                 box = spec.box(rows, columns)
         mirrored = self.flip and bool(rng.random() < 0.5)
         sooner = not isinstance(self.crop, NoCrop)
-        return resize(image, spec.height, spec.width, spec.interpolation, box, sooner=sooner, mirrored=mirrored)
+        view = resize(image, spec.height, spec.width, spec.interpolation, box, sooner=sooner, mirrored=mirrored)
+        if self.randaugment is not None:
+            view = self.randaugment.apply(view, rng)
+        if self.erasing is not None:
+            view = self.erasing.apply(view, rng)
+        return view
 
 
 def inception_box(

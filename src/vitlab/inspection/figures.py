@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,18 +52,35 @@ class Drawing:
         return text[text.index("<svg") :]
 
 
-def curves(panels: Mapping[str, Mapping[str, Curve]], x_label: str = "step") -> Drawing:
-    """Draw one panel a quantity, one line a series of (x, y)."""
-    figure = _figure(4.2 * len(panels), 3.0)
+def curves(
+    panels: Mapping[str, Mapping[str, Curve]], x_label: str = "step", from_zero: Collection[str] = ()
+) -> Drawing:
+    """Draw one panel a quantity, three in a row, one line a series of (x, y), which has the same colour in all panels.
+
+    The scale of the panels `from_zero` begins there.
+    """
+    columns, rows = min(3, len(panels)), -(-len(panels) // 3)
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    figure = _figure(4.2 * columns, 3.0 * rows)
     for index, (title, series) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, len(panels), index + 1)
-        for colour, (name, (x, y)) in zip(COLOURS * 9, series.items(), strict=False):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        for name, (x, y) in series.items():
+            again, colour = divmod(names.index(name), len(COLOURS))
             axes.plot(
-                x, y, label=name, color=colour, linewidth=1.6, marker="o" if len(x) < 12 else None, markersize=3.5
+                x,
+                y,
+                label=name,
+                color=COLOURS[colour],
+                linestyle=("-", "--", ":", "-.")[again % 4],
+                linewidth=1.6,
+                marker="o" if len(x) < 12 else None,
+                markersize=3.5,
             )
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(x_label, fontsize=9)
         _plain(axes)
+        if title in from_zero:
+            axes.set_ylim(bottom=0)
         if len(series) > 1:
             axes.legend(fontsize=8, frameon=False)
     return Drawing(figure)

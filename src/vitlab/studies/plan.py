@@ -63,6 +63,7 @@ class Asked:
     device: str = "auto"
     tensorboard: bool = False
     world: int = 1
+    wandb: str | None = None
     changes: tuple[str, ...] = ()
 
 
@@ -257,6 +258,7 @@ def _resolve(
         workers=_workers(asked, opened.train),
         device=str(choose_device(asked.device)),
         tensorboard=asked.tensorboard,
+        wandb=asked.wandb,
     )
     options = {"lr": asked.lr, "batch_size": _images(asked), "seed": asked.seed, **_ways(asked, base.device)}
     several = isinstance(base.train.objective, Softmax) and is_multi_label(opened.train.labels)

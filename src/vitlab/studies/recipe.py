@@ -58,7 +58,7 @@ class InProgram(Settings):
 class RunSettings(Settings):
     """A run, reproducible from this alone: model, first weights, data, preparation, training.
 
-    `workers`, `device` and `tensorboard` may change when a run is resumed; everything else may not.
+    `workers`, `device`, `tensorboard` and `wandb` (a project) may change when a run is resumed; everything else may not.
     """
 
     recipe: str
@@ -73,6 +73,7 @@ class RunSettings(Settings):
     workers: NonNegativeInt = 0
     device: str = "cpu"
     tensorboard: bool = False
+    wandb: str | None = None
 
 
 class Expected(Settings):

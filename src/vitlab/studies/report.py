@@ -1,6 +1,7 @@
 """The report of a run: one self-contained page that a person who knows no machine learning can read."""
 
 import json
+from datetime import timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,17 @@ from vitlab.inspection.figures import Drawing
 from vitlab.models.classifier import Classifier
 from vitlab.models.vit import ViT
 from vitlab.studies.findings import Evaluation, Figure, by_class, mistakes, said_words, verdict
-from vitlab.train.run import read_metrics
+from vitlab.studies.record import Record, read_record
 
 LOOKS = 8
+SPEED = "images a second"
 
 
 def write_report(
     folder: Path, model: Classifier, evaluation: Evaluation | None, differences: list[str], command: str
 ) -> Path:
     """Write `report/index.html` into the run `folder` and return its path."""
-    events = read_metrics(folder)
+    record = read_record(folder)
     settings = json.loads((folder / "config.json").read_text())
     context: dict[str, Any] = {
         "title": folder.name,
@@ -40,12 +42,14 @@ def write_report(
             Figure(
                 "How training went",
                 "Loss falls as the model learns; accuracy or precision is on images it was not trained on.",
-                training_curves(events),
+                training_curves(record),
             )
         ],
         "summary": None,
         "mistakes": [],
+        "speed": speed(record),
     }
+    context["figures"] += _steering(record)
     if evaluation is not None:
         context["summary"] = verdict(evaluation)
         context["mistakes"] = mistakes(evaluation)
@@ -73,14 +77,13 @@ def svg_markup(drawing: Drawing) -> Markup:
     return Markup(drawing.svg())
 
 
-def training_curves(events: list[dict[str, Any]]) -> Drawing:
+def training_curves(record: Record) -> Drawing:
     """Draw loss and mean average precision, or where there is none top-1, of a run's metrics by step."""
     loss: dict[str, figures.Curve] = {}
     top1: dict[str, figures.Curve] = {}
     precision: dict[str, figures.Curve] = {}
-    for name in dict.fromkeys(event["name"] for event in events):
-        points = [(event["step"], event["value"]) for event in events if event["name"] == name]
-        curve = ([x for x, _ in points], [y for _, y in points])
+    for name in record.last:
+        curve = record.curve(name)
         if name.endswith("/loss"):
             loss[name.removesuffix("/loss")] = curve
         elif name.endswith("/top1"):
@@ -89,6 +92,40 @@ def training_curves(events: list[dict[str, Any]]) -> Drawing:
             precision[name.removesuffix("/map")] = curve
     second = {"mean average precision": precision} if precision else {"top-1 accuracy": top1} if top1 else {}
     return figures.curves({"loss": loss, **second})
+
+
+def speed(record: Record) -> dict[str, Any] | None:
+    """Return how long a run took and how fast it was, in words and numbers for people; None where nothing was measured."""
+    rate, used, memory = (
+        record.typical(f"train/{name}") for name in ("images_per_second", "utilisation", "memory_bytes")
+    )
+    if rate is None or used is None or memory is None:
+        return None
+    waits = [(event.name, event.value) for event in record.timing]
+    trained = sum(value for name, value in waits if name == "train/seconds")
+    return {
+        "took": str(timedelta(seconds=round(record.seconds))),
+        "rate": rate,
+        "used": used,
+        "matrix_rate": record.typical("train/matrix_rate"),
+        "memory": memory / 1e6,
+        "saving": sum(value for name, value in waits if name == "train/checkpoint_seconds") / max(trained, 1e-9),
+        "waiting": record.typical("train/data_wait"),
+    }
+
+
+def _steering(record: Record) -> list[Figure]:
+    """Return the drawing of learning rate, gradient and speed by step, of what there is."""
+    panels = {"learning rate": "lr", "gradient norm": "grad_norm", SPEED: "images_per_second"}
+    drawn = {title: {"training": record.curve(f"train/{name}")} for title, name in panels.items()}
+    drawn = {title: series for title, series in drawn.items() if series["training"][0]}
+    if not drawn:
+        return []
+    text = (
+        "The learning rate is how far each update goes; the gradient norm is how steep the loss was, before it was clipped. "
+        "A steep rise there is the first sign of trouble."
+    )
+    return [Figure("How it was steered, and how fast it was", text, figures.curves(drawn, from_zero=(SPEED,)))]
 
 
 def _looks(model: ViT, evaluation: Evaluation) -> Figure:

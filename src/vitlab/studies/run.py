@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -24,25 +24,34 @@ from vitlab.models.classifier import Classifier, build
 from vitlab.ranks import ALONE, Ranks
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
 from vitlab.studies.resources import explained
-from vitlab.train.balance import Weights, describe
-from vitlab.train.loop import Watcher, train
+from vitlab.studies.watching import check_watchers, watchers
+from vitlab.train.balance import describe
+from vitlab.train.layers import frozen_names
+from vitlab.train.loop import train
 from vitlab.train.masked import MaskedLoss, MaskedPatches, MaskedTask
 from vitlab.train.objective import check_objective, weights_for
 from vitlab.train.preparation import check_compiler
-from vitlab.train.run import CONFIG, RunFolder, describe_environment, read_metrics, refuse_taken
+from vitlab.train.run import (
+    BAD_IMAGES,
+    CLASS_WEIGHTS,
+    CONFIG,
+    RunFolder,
+    describe_environment,
+    read_metrics,
+    refuse_taken,
+)
 from vitlab.train.state import TrainState
+from vitlab.train.watcher import Watcher
 from vitlab.weights.load import fit, load, read
 
 log = logging.getLogger("vitlab")
 
 Say = Callable[[str], None]
-FREE_TO_CHANGE = ("workers", "device", "tensorboard")
+FREE_TO_CHANGE = ("workers", "device", "tensorboard", "wandb")
 OVERRIDABLE = ("train.", "augment.", "evals", "on_bad_image")
 """Settings that a resumed run can be given others of, when that is asked for: no tensor of a checkpoint depends on them …"""
 FIXED = ("train.optimizer.type", "train.objective.type", "train.seed", "train.batch_size")
 """… but for these."""
-BAD_IMAGES = "bad_images.txt"
-CLASS_WEIGHTS = "class_weights.json"
 
 
 @dataclass(frozen=True)
@@ -90,17 +99,19 @@ def start(
     """
     if ranks.first:
         refuse_taken(out)
+    check_watchers(settings)
     check_objective(settings.train.objective, settings.model)
     check_compiler(settings.train, torch.device(settings.device))
     _check_ranks(settings, ranks)
     data = _open_data(settings, say, given, ranks)
+    _check_options(settings, data)
     weights_for(settings.train.objective, data.train.classes, data.train.labels)  # refused before there is a folder
-    model = given.model if given else _first_model(settings, data.train, say)
+    model = given.model if given else first_model(settings, data.train, say)
     if not ranks.first:
         _use_threads(ranks.tell(), say)
         with explained(settings):
             return _finish(settings, data, model, RunFolder.follow(out, ranks), watcher, say)
-    environment = describe_environment(torch.device(settings.device), settings.workers, ranks.world)
+    environment = _environment(settings, ranks)
     with explained(settings), RunFolder.create(out, to_json(settings), environment, ranks) as run:
         if data.bad:
             run.write(BAD_IMAGES, "".join(f"{error}\n" for error in data.bad))
@@ -133,13 +144,14 @@ def resume(
         ranks.tell()  # the others read what is in the folder once the first has it
         stored = parse(RunSettings, run.config(), out / "config.json")
         settings = _merged(stored, asked, out, override)
+        check_watchers(settings)
         _check_ranks(settings, ranks)
         if run.finished:
             say(f"{out} is finished; nothing to resume")
             return _result(out, load(out), {}, {})
         data = _open_data(settings, say, given, ranks)
         _use_threads(int(run.environment()["threads"]), say)
-        model = given.model if given else _first_model(settings, data.train, say)
+        model = given.model if given else first_model(settings, data.train, say)
         with explained(settings):
             return _finish(settings, data, model, run, watcher, say, replaced=stored)
 
@@ -151,6 +163,13 @@ def _check_ranks(settings: RunSettings, ranks: Ranks) -> None:
         fitting = ", ".join(str(world) for world in range(1, pieces + 1) if pieces % world == 0)
         what = f"{ranks.world} cannot share batches of {pieces} pieces ({settings.train.micro_batch_size} images each)"
         raise SettingsError("--processes", what, f"use {fitting}, or start with another --set train.micro_batch_size")
+
+
+def _check_options(settings: RunSettings, data: Data) -> None:
+    """Refuse options that the model or the data have nothing for."""
+    frozen_names((), settings.model, settings.train.frozen)
+    if settings.train.patience is not None and not data.evals:
+        raise SettingsError("train.patience", "there is nothing to evaluate on", "give --eval-data, or leave it out")
 
 
 def _use_threads(threads: int, say: Say) -> None:
@@ -185,29 +204,27 @@ def _finish(
     replaced: RunSettings | None = None,
 ) -> RunResult:
     """Train to the end, write the model, and return what came out; a run that goes on `replaced` settings, maybe the same."""
-    classes = model.classes or data.train.classes
-    labels = renumber(data.train.labels, class_indices(data.train.classes, classes, str(data.train)))
-    weights = _class_weights(settings, classes, labels, run, say)
-    state = TrainState.start(model.to(settings.device), settings.train, weights, run.ranks)
+    state, batches = begin(settings, data.train, model, run.ranks)
+    _keep_class_weights(settings, model.classes or data.train.classes, batches.labels, run, say)
     if replaced is not None:
         for reason in run.restore_checkpoint(state):
             say(f"damaged checkpoint left out: {reason}")
         say(f"resuming at step {state.step} of {settings.train.steps}")
         _keep_settings(settings, replaced, state.step, run, say)
-    if settings.tensorboard:
-        run.open_tensorboard(state.step)
-    size = settings.train.batch_size // settings.train.pieces
-    batches = TrainBatches(data.train, labels, settings.image_spec, settings.augment, size, settings.train.seed)
+        run.note_environment(state.step, _environment(settings, run.ranks))
+    watcher = watchers(settings, run, state.step, watcher)
     if isinstance(state.task, MaskedTask):
         losses = {name: MaskedLoss(source, state.task, workers=settings.workers) for name, source in data.evals.items()}
         train(state, batches, settings.train, run, losses, watcher, settings.workers)
+        _say_best(state, say)
         run.save_model(state)
         return _result(run.path, model, {}, data.evals)
-    model.probabilities = "sigmoid" if is_multi_label(labels) else "softmax"
+    model.probabilities = "sigmoid" if is_multi_label(batches.labels) else "softmax"
     evaluators = {
         name: Accuracy(source, workers=settings.workers, ranks=run.ranks) for name, source in data.evals.items()
     }
     train(state, batches, settings.train, run, evaluators, watcher, settings.workers)
+    _say_best(state, say)
     predictions = {
         name: evaluator.last
         or classify(
@@ -232,17 +249,37 @@ def _keep_settings(settings: RunSettings, before: RunSettings, step: int, run: R
     run.write(CONFIG, json.dumps(to_json(settings), indent=2, ensure_ascii=False) + "\n")
 
 
-def _class_weights(
+def _say_best(state: TrainState, say: Say) -> None:
+    if state.standing is not None and state.standing.step != state.step:
+        say(f"best     step {state.standing.step} of {state.step}, whose weights the model has")
+
+
+def begin(
+    settings: RunSettings, source: Source, model: Classifier, ranks: Ranks = ALONE
+) -> tuple[TrainState, TrainBatches]:
+    """Return the state of a run before its first update, and the batches of its updates, in pieces."""
+    classes, train = model.classes or source.classes, settings.train
+    labels = renumber(source.labels, class_indices(source.classes, classes, str(source)))
+    weights = weights_for(train.objective, classes, labels)
+    state = TrainState.start(model.to(settings.device), train, weights, ranks)
+    size = train.batch_size // train.pieces
+    return state, TrainBatches(source, labels, settings.image_spec, settings.augment, size, train.seed)
+
+
+def _environment(settings: RunSettings, ranks: Ranks) -> dict[str, Any]:
+    return describe_environment(torch.device(settings.device), settings.workers, ranks.world)
+
+
+def _keep_class_weights(
     settings: RunSettings, classes: tuple[str, ...], labels: Labels, run: RunFolder, say: Say
-) -> Weights | None:
-    """Return how much each class counts in the loss, said and kept in the run folder unless all count alike."""
+) -> None:
+    """Say how much each class counts in the loss, and keep it in the run folder, unless all count alike."""
     weights = weights_for(settings.train.objective, classes, labels)
     if weights is not None:
         resolved = dict(zip(distinct(classes), weights.tolist(), strict=True))
         say(f"weights  {describe(resolved)}")
         text = json.dumps(resolved, indent=2, ensure_ascii=False) + "\n"
         run.write(CLASS_WEIGHTS, text)
-    return weights
 
 
 def _result(
@@ -277,6 +314,16 @@ def _open_data(settings: RunSettings, say: Say, given: Given | None, ranks: Rank
     return Data(kept_train, kept_evals, tuple(bad))
 
 
+def training_data(settings: RunSettings, say: Say) -> Source:
+    """Return what a run is trained on, without its bad images where the settings say to skip them.
+
+    Raises:
+        DataError: it cannot be opened, or exists only in a Python program.
+    """
+    source = _opened(settings.train_data)
+    return source if settings.on_bad_image == "fail" else _without_bad_images(source, settings, [], say, ALONE)
+
+
 def _opened(source: Settings) -> Source:
     if isinstance(source, InProgram):
         raise DataError(source.description, "exists only in the program that made it", "resume the run from there")
@@ -306,7 +353,7 @@ def _without_bad_images(source: Source, settings: RunSettings, bad: list[ImageEr
     return Subset(source, [index for index in range(len(source)) if index not in left_out]) if left_out else source
 
 
-def _first_model(settings: RunSettings, source: Source, say: Say) -> Classifier:
+def first_model(settings: RunSettings, source: Source, say: Say) -> Classifier:
     """Return the model before its first step, from the weights that the settings name, or fresh."""
     classes = source.classes if settings.model.num_classes else ()
     if settings.weights is None:

@@ -22,6 +22,7 @@ from vitlab import files
 from vitlab.config import loads
 from vitlab.errors import CheckpointError
 from vitlab.ranks import ALONE, Ranks
+from vitlab.train.standing import Standing
 from vitlab.train.state import TrainState
 from vitlab.weights.save import metadata
 
@@ -37,14 +38,16 @@ _POLL_SECONDS = 0.05
 class Checkpoint:
     """What a checkpoint holds; `rejected` says which newer ones were damaged, and how.
 
-    `metrics_bytes` is the length of the metrics file that belongs to it, `recent` and `skipped` are as in `TrainState`. The
-    optimizer's file holds the parameters of the task too: the model's file is a model and nothing else.
+    `metrics_bytes` is the length of the metrics file that belongs to it; `recent`, `skipped` and `standing` are as in `TrainState`.
+    The optimizer's file holds the parameters of the task too, averages, and the weights of the best evaluation: the model's file is
+    a model and nothing else.
     """
 
     step: int
     metrics_bytes: int
     recent: list[float]
     skipped: int
+    standing: Standing | None
     parameters: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     rejected: tuple[str, ...]
@@ -67,7 +70,8 @@ def take(state: TrainState, metrics_bytes: int) -> Snapshot | None:
     """
     ranks = state.ranks
     counts = {"step": state.step, "metrics_bytes": metrics_bytes, "skipped": state.skipped}
-    progress = json.dumps({"version": VERSION, **counts, "recent": state.recent})
+    standing = state.standing and vars(state.standing)
+    progress = json.dumps({"version": VERSION, **counts, "recent": state.recent, "standing": standing})
     if not state.sharded:
         if not ranks.first:
             return None
@@ -166,14 +170,24 @@ def read(folder: Path, ranks: Ranks = ALONE) -> Checkpoint | None:
     name = ranks.tell(found.name if found else None)
     if name is None:
         return None
-    path = folder / name
+    return load(folder / name, tuple(rejected))
+
+
+def load(path: Path, rejected: tuple[str, ...] = ()) -> Checkpoint:
+    """Return the checkpoint at `path`, whose files were compared with their checksums before (see `problem`).
+
+    Raises:
+        CheckpointError: it was written by another version.
+    """
     told = json.loads((path / PROGRESS).read_text())
     if told.pop("version", 1) != VERSION:
         what = "was written by another version of vitlab"
         raise CheckpointError(path, what, "go on with that version, or start a new run from its weights")
     tensors = _tensors(path, OPTIMIZER)
     task = {key: tensors.pop(key) for key in list(tensors) if "/" not in key}  # the optimizer's have a kind
-    return Checkpoint(**told, parameters=_tensors(path, MODEL) | task, optimizer=tensors, rejected=tuple(rejected))
+    standing = told.pop("standing")
+    told["standing"] = standing and Standing(**standing)
+    return Checkpoint(**told, parameters=_tensors(path, MODEL) | task, optimizer=tensors, rejected=rejected)
 
 
 def _newest(folder: Path) -> tuple[Path | None, list[str]]:
@@ -229,17 +243,18 @@ def problem(path: Path) -> str | None:
 def steps(folder: Path) -> list[Path]:
     """Return the checkpoints in `folder` by step, oldest first (never by the clock)."""
     found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
-    return sorted(found, key=_step)
+    return sorted(found, key=step_of)
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """Return how many updates had been made at the checkpoint `path`."""
     return int(path.name.removeprefix("step-"))
 
 
 def _remove_old(folder: Path, newest: Path) -> None:
     """Remove the checkpoints before `newest` but for the last whole ones that `KEEP` allows; damaged ones do not count."""
     kept = 1
-    for old in reversed([path for path in steps(folder) if _step(path) < _step(newest)]):
+    for old in reversed([path for path in steps(folder) if step_of(path) < step_of(newest)]):
         if kept < KEEP and problem(old) is None:
             kept += 1
         else:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from vitlab.config import Settings
+from vitlab.train.layers import Frozen
+from vitlab.train.masked import MaskedPatches
 from vitlab.train.objective import Objective, Softmax
 from vitlab.train.optimizer import SGD, OptimizerSettings
 from vitlab.train.precision import Precision
@@ -20,8 +22,13 @@ class TrainSettings(Settings):
     ("sharded", for models that do not fit). `exact` gives the same bits on any number of ranks that is a power of two: the pieces,
     a power of two as well, are then added in the order of one tree. `clip_norm` bounds the global norm of the gradient. Intervals
     are in steps; None means only at the end. `skip_nonfinite` updates whose loss or gradient is not finite are left out and
-    counted; the next one stops the run, as by default the first does. `average` is the share that the averaged weights keep of
-    themselves in each step (Polyak; 0.9999 in table 2).
+    counted; the next one stops the run, as by default the first does.
+
+    Off by default: `layer_decay` multiplies the learning rate of each layer below the head once more by itself (`rate_scales`), and
+    `frozen` layers are not trained at all ("trunk": all but the head; a number: the embedding and so many layers, `layer_of`).
+    `average` is what the averaged weights keep of themselves in each step (Polyak; 0.9999 in table 2): they are evaluated, and
+    written in the end. `patience` ends the run after so many evaluations in a row without a better one; the weights that are
+    written are those of the best.
 
     `precision` is that of forward and backward passes; the weights are float32 in either. `remat` computes every layer again in
     the backward pass instead of remembering it, with the same numbers: a third more work for a fraction of the memory. `compile`
@@ -38,7 +45,10 @@ class TrainSettings(Settings):
     schedule: Annotated[Schedule, Field(discriminator="type")] = Cosine()
     clip_norm: PositiveFloat | None = 1.0
     objective: Annotated[Objective, Field(discriminator="type")] = Softmax()
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    frozen: Frozen | None = None
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    patience: PositiveInt | None = None
     precision: Precision = "float32"
     remat: bool = False
     compile: bool = False
@@ -58,6 +68,11 @@ class TrainSettings(Settings):
             )
         if self.exact and self.parallel == "sharded":
             raise ValueError("exact needs the whole model on each rank: parallel=data")
+        mixes = not isinstance(self.objective, MaskedPatches) and (self.objective.mixup or self.objective.cutmix)
+        if mixes and (self.micro_batch_size or self.batch_size) == 1:
+            raise ValueError("pieces of one image have no other to be mixed with; use a larger micro_batch_size")
+        if self.patience is not None and self.eval_every is None:
+            raise ValueError("patience counts evaluations, and there is none before the end; set eval_every")
         return self
 
     @property

@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, runtime_checkable
 
 from vitlab.data.batch import Batch
 from vitlab.data.loader import Pieces, TrainBatches, bad_images_error, load
@@ -16,38 +15,15 @@ from vitlab.models.classifier import Classifier
 from vitlab.train.allocation import keep_freed_memory
 from vitlab.train.config import TrainSettings
 from vitlab.train.heartbeat import heartbeat
+from vitlab.train.meter import timed
 from vitlab.train.preparation import prepared, uncompiled
 from vitlab.train.run import RunFolder
 from vitlab.train.spikes import WINDOW, is_spike
 from vitlab.train.state import TrainState
-from vitlab.train.step import StepResult, Update, train_step
+from vitlab.train.step import Update, train_step
+from vitlab.train.watcher import Watcher
 
 Evaluator = Callable[[Classifier], Mapping[str, float]]
-
-
-@runtime_checkable
-class Watcher(Protocol):
-    """Somebody who follows a run; nothing that a watcher does changes it."""
-
-    def started(self, step: int, steps: int, batch_size: int) -> None:
-        """Training goes from `step` to `steps`."""
-        ...
-
-    def stepped(self, step: int, result: StepResult) -> None:
-        """Update number `step` was made."""
-        ...
-
-    def evaluated(self, step: int, values: Mapping[str, float]) -> None:
-        """The model was evaluated after `step` updates."""
-        ...
-
-    def saved(self, step: int, seconds: float) -> None:
-        """A checkpoint was copied, to be written while training goes on; it kept the loop for `seconds`."""
-        ...
-
-    def close(self) -> None:
-        """Training ended, one way or the other."""
-        ...
 
 
 class Interrupted(Exception):  # noqa: N818  (an event, not an error: the run is whole and can go on)
@@ -67,7 +43,8 @@ def train(
     watcher: Watcher,
     workers: int = 0,
 ) -> None:
-    """Train `state` to the last step. The order of the loop is: evaluate, save, step, log.
+    """Train `state` to the last step, or until its evaluations have not got better for as long as the settings' patience; the model
+    then has the weights that are to be written. The order of the loop is: evaluate, save, step, log.
 
     Evaluation comes before saving, so that a checkpoint's metrics are complete and a resumed run repeats nothing. Which images are
     next follows from the step alone. `batches` are pieces, so that a batch of any size fits the memory. With several ranks all of
@@ -89,7 +66,7 @@ def train(
         with prepared(state.model, settings), _stop_requests() as stop_requested, heartbeat(state.ranks) as beat:
             places = Pieces(state.step, settings.steps, settings.pieces, state.ranks)
             pieces = load(batches, places, workers)
-            pieces = beat.watch(pieces) if beat else pieces
+            pieces = timed(beat.watch(pieces) if beat else pieces, watcher.waited)
             _Loop(state, pieces, settings, run, evaluators, watcher).go(stop_requested)
     except ImageError as error:  # outside, so that Ctrl-C ends the search for others
         raise bad_images_error(batches.source, error, batches.spec.limits, workers) from error
@@ -113,6 +90,8 @@ class _Loop:
             while state.step < settings.steps:
                 if state.step > first:
                     self._between(stop_requested)
+                if self._patience_is_over():
+                    break
                 asked = stop_requested()
                 mine = islice(self.pieces, len(state.ranks.share(settings.pieces)))
                 update = train_step(state, mine, settings, stop=asked)
@@ -121,12 +100,19 @@ class _Loop:
                 if state.device.type == "cpu" or settings.skip_nonfinite:  # it is there already, or has to be
                     self._read_pending()
             self._read_pending()
+            if state.step > first:
+                if not self._patience_is_over():
+                    self._evaluate()
+                self._save()
+            self.run.finish_checkpoint()
+            if state.settle():  # what is logged last is true of the model that is written
+                self._evaluate(again=True)
         finally:
             self.watcher.close()
-        if state.step > first:
-            self._evaluate()
-            self._save()
-        self.run.finish_checkpoint()
+
+    def _patience_is_over(self) -> bool:
+        standing, patience = self.state.standing, self.settings.patience
+        return standing is not None and patience is not None and standing.since >= patience
 
     def _between(self, stop_requested: Callable[[], bool]) -> None:
         """Do what is due between two steps."""
@@ -136,6 +122,8 @@ class _Loop:
             self._read_pending()
         if evaluation_due:
             self._evaluate()
+        if self._patience_is_over():
+            return  # the end saves
         # alone, a request is seen at once; several ranks see it where all of them know of it
         self.stopping = self.stopping or (self.state.ranks.world == 1 and stop_requested())
         if self.stopping:
@@ -162,9 +150,12 @@ class _Loop:
         if is_spike(result.loss, state.recent):
             self._note(update, "train/spike", result.loss)
         state.recent = [*state.recent, result.loss][-WINDOW:]
-        if _due(step, settings.log_every) or step == settings.steps:
-            values = {"train/loss": result.loss, "train/grad_norm": result.grad_norm, "train/lr": result.lr}
+        values = {"train/loss": result.loss, "train/grad_norm": result.grad_norm, "train/lr": result.lr}
+        due = _due(step, settings.log_every) or step == settings.steps
+        if due or step == 1 or _due(step - 1, settings.checkpoint_every):  # `vitlab verify` makes these again
             self.run.log(step, step * settings.batch_size, values)
+        if due:
+            self.watcher.logged(step, values)
         self.watcher.stepped(step, result)
 
     def _refused(self, update: Update, error: NonFiniteError) -> None:
@@ -180,15 +171,18 @@ class _Loop:
         mine = [key for keys in update.keys for key in keys]
         keys = [key for rank in self.state.ranks.words(mine) for key in rank]
         self.run.log(step, step * self.settings.batch_size, {event: value})
+        self.watcher.noted(step, event, value)
         self.run.note({"step": step, "name": event, "value": value, "images": keys})
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, *, again: bool = False) -> None:
         state, values = self.state, dict[str, float]()
         if self.evaluators:
             self.run.wait_for_checkpoint()  # evaluation may fork, and a thread that holds a lock then holds it for ever
-        with uncompiled(self.settings):
+        with state.evaluated(), uncompiled(self.settings):
             for name, evaluator in self.evaluators.items():
                 values |= {f"{name}/{metric}": value for metric, value in evaluator(state.model).items()}
+            if values and self.settings.patience is not None and not again:
+                state.compare(values)
         if values:
             self.run.log(state.step, state.step * self.settings.batch_size, values)
             self.watcher.evaluated(state.step, values)

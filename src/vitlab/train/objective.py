@@ -15,13 +15,17 @@ from vitlab.errors import SettingsError
 from vitlab.models.classifier import AnySettings, Classifier
 from vitlab.train.balance import ClassWeights, Equal, Weights, weigh
 from vitlab.train.masked import MaskedPatches, MaskedTask
+from vitlab.train.mixing import mix
+
+Alpha = Annotated[float, Field(ge=0)]
+"""The parameter of a Beta distribution: at 0 nothing is mixed, near it hardly anything, at 1 every share is as likely."""
 
 
 class Softmax(Settings):
     """Softmax cross-entropy, the mean over the batch: fine-tuning (section 3.2).
 
-    With `mixup` α each micro-batch is mixed with itself in another order, by one share λ from Beta(α, α), and so is its loss
-    (Zhang et al. 2018; 0.1 in BiT's recipe for larger data sets).
+    With `mixup` or `cutmix` α each micro-batch is mixed with itself in another order, by one share λ from Beta(α, α), and so is its
+    loss, see `mix` (mixup is 0.1 in BiT's recipe for larger data sets, 0.2 to 0.8 in AugReg's; CutMix's authors use 1).
 
     `class_weights` w make the loss -Σ_c w_c q_c log p_c, q being the smoothed target, and scale w so that its mean over the
     training images is 1. The mean over a batch is then that of the weighted mean Σ w l / Σ w over all of them; a batch divided by
@@ -30,7 +34,8 @@ class Softmax(Settings):
 
     type: Literal["Softmax"] = "Softmax"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    mixup: Annotated[float, Field(ge=0)] = 0.0
+    mixup: Alpha = 0.0
+    cutmix: Alpha = 0.0
     class_weights: Annotated[ClassWeights, Field(discriminator="type")] = Equal()
 
     def losses(
@@ -44,7 +49,8 @@ class Softmax(Settings):
 class Sigmoid(Settings):
     """Sigmoid cross-entropy, summed over classes, the mean over the batch: the paper's pre-training, on images with any labels.
 
-    Begin with a head bias of -10 for thousands of classes, or the first steps only learn that most classes are absent.
+    Begin with a head bias of -10 for thousands of classes, or the first steps only learn that most classes are absent. `mixup` and
+    `cutmix` are as in `Softmax`; for this loss mixed targets and mixed losses are the same.
 
     `class_weights` w make the loss -Σ_c (w_c t_c log p_c + (1 - t_c) log(1 - p_c)), t being the smoothed target: an image's own
     classes weigh more or less against those it does not show (`pos_weight` of torch). They are used as they are.
@@ -52,6 +58,8 @@ class Sigmoid(Settings):
 
     type: Literal["Sigmoid"] = "Sigmoid"
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    mixup: Alpha = 0.0
+    cutmix: Alpha = 0.0
     class_weights: Annotated[ClassWeights, Field(discriminator="type")] = Equal()
 
     def losses(
@@ -85,15 +93,13 @@ class Supervised(nn.Module):
     ) -> Float[Tensor, " b"]:
         """Return the loss of every image."""
         values = model.image_spec.normalise(images)
-        alpha = self.objective.mixup if isinstance(self.objective, Softmax) else 0.0
-        if not alpha:
+        if not (self.objective.mixup or self.objective.cutmix):
             return self.objective.losses(model(values), labels, self.weights)
-        share = torch.distributions.Beta(alpha, alpha).sample().to(values.device)
-        order = torch.randperm(values.shape[0], device=values.device)
-        logits = model(share * values + (1 - share) * values[order])
+        mixed = mix(values, self.objective.mixup, self.objective.cutmix)
+        logits = model(mixed.images)
         ours = self.objective.losses(logits, labels, self.weights)
-        others = self.objective.losses(logits, labels[order], self.weights)
-        return share * ours + (1 - share) * others
+        others = self.objective.losses(logits, labels[mixed.partner], self.weights)
+        return mixed.share * ours + (1 - mixed.share) * others
 
 
 def check_objective(objective: Objective, settings: AnySettings) -> None:

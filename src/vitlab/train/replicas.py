@@ -93,6 +93,13 @@ def last_piece(learner: nn.Module, *, last: bool) -> Generator[None]:
     yield
 
 
+def reshard(learner: nn.Module) -> None:
+    """Leave each rank its part of every parameter again: a forward pass without a backward pass leaves some of them whole."""
+    for module in learner.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return a copy of all of `tensor` in the memory of this process; every rank has to ask where it is sharded."""
     full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,6 +1,7 @@
 """The run folder: settings, environment, metrics, checkpoints, and the finished model; one owner at a time."""
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -25,6 +26,9 @@ from vitlab.weights.save import metadata
 CONFIG, ENVIRONMENT, METRICS, LOCK = "config.json", "environment.json", "metrics.jsonl", "LOCK"
 EVENTS = "events.jsonl"
 CHECKPOINTS, MODEL = "checkpoints", "model.safetensors"
+BAD_IMAGES, CLASS_WEIGHTS = "bad_images.txt", "class_weights.json"
+MANIFEST = "manifest.json"
+"""The checksums of what will not change any more: the settings and environments, in the end also the metrics and the model."""
 
 
 _held: WeakSet[IO[str]] = WeakSet()
@@ -46,7 +50,6 @@ class RunFolder:
         except OSError:
             cast(IO[str], lock).close()
             raise
-        self._tensorboard: Any = None
 
     @classmethod
     def create(
@@ -63,8 +66,11 @@ class RunFolder:
             lock = _lock(path)
             try:
                 (path / CHECKPOINTS).mkdir(exist_ok=True)
-                files.write_atomic(path / ENVIRONMENT, _pretty(environment))
-                files.write_atomic(path / CONFIG, _pretty(config))  # last: what has it is a run
+                contents = {ENVIRONMENT: _pretty(environment), CONFIG: _pretty(config)}
+                sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+                files.write_atomic(path / MANIFEST, _pretty(sums))
+                for name, data in contents.items():  # the settings last: what has them is a run
+                    files.write_atomic(path / name, data)
             except OSError:
                 lock.close()
                 raise
@@ -105,14 +111,12 @@ class RunFolder:
         return read_json(self.path / ENVIRONMENT)
 
     def log(self, step: int, images: int, values: Mapping[str, float]) -> None:
-        """Add one line a value to the metrics, and to TensorBoard where it is on."""
+        """Add one line a value to the metrics."""
         if self._metrics is None:
             return
         for name, value in values.items():
             line = json.dumps({"step": step, "images": images, "name": name, "value": value})
             self._metrics.write(line.encode() + b"\n")
-            if self._tensorboard is not None:
-                self._tensorboard.add_scalar(name, value, step)
         self._metrics.flush()
 
     def note(self, event: Mapping[str, Any]) -> None:
@@ -120,18 +124,6 @@ class RunFolder:
         if self._lock is not None:
             with (self.path / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(event, ensure_ascii=False) + "\n")
-
-    def open_tensorboard(self, step: int) -> None:
-        """Write TensorBoard event files too; events after `step` of an interrupted run are superseded.
-
-        Raises:
-            RunFolderError: the package is not installed.
-        """
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise RunFolderError("--tensorboard", "is not installed", "pip install 'vitlab[tensorboard]'") from None
-        self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
 
     def save_checkpoint(self, state: TrainState) -> None:
         """Begin to write a checkpoint of `state`, the metrics up to here on the disk first.
@@ -167,7 +159,8 @@ class RunFolder:
         """
         found = checkpoint.read(self.path / CHECKPOINTS, state.ranks)
         if found is not None:
-            state.restore(found.step, found.parameters, found.optimizer, found.recent, found.skipped)
+            told = (found.recent, found.skipped, found.standing)
+            state.restore(found.step, found.parameters, found.optimizer, *told)
         if self._metrics is not None:
             self._metrics.truncate(found.metrics_bytes if found else 0)
         return found.rejected if found else ()
@@ -184,14 +177,32 @@ class RunFolder:
         """
         tensors, _ = state.files()
         if self._lock is not None:
-            files.write_atomic(self.path / MODEL, safetensors.torch.save(tensors, metadata(state.model)))
+            data = safetensors.torch.save(tensors, metadata(state.model))
+            self._list_files({MODEL: hashlib.sha256(data).hexdigest()}, METRICS, CLASS_WEIGHTS, BAD_IMAGES)
+            files.write_atomic(self.path / MODEL, data)
+
+    def note_environment(self, step: int, environment: Mapping[str, Any]) -> None:
+        """Write what the run goes on with from `step` on, unless that is as before; `environment_at` finds it."""
+        if self._lock is None:
+            return
+        for path in _noted(self.path):
+            if _step_of(path) > step:  # that will be made again
+                files.remove(path)
+        if environment_at(self.path, step) != environment:
+            self.write(f"environment-{step:06d}.json", _pretty(environment).decode())
+        self._list_files({})
+
+    def _list_files(self, sums: Mapping[str, str], *others: str) -> None:
+        """Write the list of checksums: `sums`, and those of the settings, the environments and the `others` that are there."""
+        earlier = [path.name for path in (*_noted(self.path), *_replaced(self.path))]
+        names = [CONFIG, ENVIRONMENT, *earlier, *others]
+        found = {name: files.sha256(self.path / name) for name in names if (self.path / name).exists()}
+        files.write_atomic(self.path / MANIFEST, _pretty({**found, **sums}))
 
     def close(self) -> None:
         """Release the folder."""
         if self._metrics is not None:
             self._metrics.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -210,7 +221,7 @@ def refuse_taken(path: Path) -> None:
     Raises:
         RunFolderError: the folder exists and is not empty, or cannot be read.
     """
-    left = {LOCK, ENVIRONMENT, CHECKPOINTS, f".{ENVIRONMENT}.part", f".{CONFIG}.part"}
+    left = {LOCK, CHECKPOINTS, ENVIRONMENT, MANIFEST, *(f".{name}.part" for name in (ENVIRONMENT, MANIFEST, CONFIG))}
     try:
         if not path.exists():
             return
@@ -220,6 +231,33 @@ def refuse_taken(path: Path) -> None:
         raise RunFolderError(path, f"cannot be read ({error.strerror})", "choose another --out") from None
     if not free:
         raise RunFolderError(path, "already exists", "choose another --out, or continue that run with --resume")
+
+
+def environment_at(path: Path, step: int) -> dict[str, Any]:
+    """Return what the run in the folder `path` made update number `step + 1` on."""
+    noted = [each for each in _noted(path) if _step_of(each) <= step]
+    return read_json(noted[-1] if noted else path / ENVIRONMENT)
+
+
+def config_at(path: Path, step: int) -> Path:
+    """Return the file with the settings that the run in the folder `path` made update number `step + 1` with."""
+    return next((each for each in _replaced(path) if _step_of(each) > step), path / CONFIG)
+
+
+def _replaced(path: Path) -> list[Path]:
+    """Return the settings that a run had until it was resumed with others, by step."""
+    found = [each for each in path.glob("config-until-step-*.json") if each.stem.rpartition("-")[2].isdigit()]
+    return sorted(found, key=_step_of)
+
+
+def _noted(path: Path) -> list[Path]:
+    """Return the descriptions of what a run was resumed on, by step."""
+    found = [each for each in path.glob("environment-*.json") if each.stem.rpartition("-")[2].isdigit()]
+    return sorted(found, key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 There is no generator state and no scheduler object: data order, augmentation and dropout follow from (seed, step).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -12,11 +13,15 @@ from torch.distributed.tensor import DTensor
 
 from vitlab.models.classifier import Classifier
 from vitlab.ranks import ALONE, Ranks
+from vitlab.train import average
+from vitlab.train.average import Average
 from vitlab.train.balance import Weights
 from vitlab.train.config import TrainSettings
+from vitlab.train.layers import frozen_names, rate_scales
 from vitlab.train.objective import Task, build_task
 from vitlab.train.optimizer import build_optimizer
-from vitlab.train.replicas import Learner, as_stored, replicate, whole
+from vitlab.train.replicas import Learner, as_stored, replicate, reshard, whole
+from vitlab.train.standing import Standing, after, score_of
 
 
 @dataclass
@@ -24,8 +29,9 @@ class TrainState:
     """A model, what it is trained for, the optimizer of both, and the number of updates made.
 
     `learner` is model and task in one, as the ranks train it. `recent` are the losses of the last updates, oldest first, and
-    `skipped` is how many updates were left out because they were not finite.
-    `refused` is 1 on the device from the first update on whose loss or gradient was not finite.
+    `skipped` is how many updates were left out because they were not finite. `refused` is 1 on the device from the first update on
+    whose loss or gradient was not finite. `average` is that of the weights, and `best` the weights of the best evaluation by
+    `standing`, both where the settings ask for them.
     """
 
     model: Classifier
@@ -37,6 +43,9 @@ class TrainState:
     step: int = 0
     recent: list[float] = field(default_factory=list[float])
     skipped: int = 0
+    average: Average | None = None
+    standing: Standing | None = None
+    best: Average | None = None
 
     @classmethod
     def start(
@@ -45,13 +54,23 @@ class TrainState:
         """Return the state before the first update; `weights` [k] are how much each class counts in the loss, by default alike.
 
         Raises:
-            SettingsError: the objective needs another kind of model.
+            SettingsError: the objective needs another kind of model, or it has fewer layers than are to be frozen.
         """
         device = next(model.parameters()).device
         task = build_task(settings.objective, model.settings, weights).to(device)
+        names = [name for name, _ in _named(model, task)]
+        frozen = frozen_names(names, model.settings, settings.frozen)
+        for name, parameter in _named(model, task):
+            parameter.requires_grad_(name not in frozen)
         learner = replicate(Learner(model, task), settings, ranks)
-        optimizer = build_optimizer(settings.optimizer, _named(model, task))
-        return cls(model, task, optimizer, learner, ranks, refused=torch.zeros((), device=device))
+        scales = rate_scales(names, model.settings, settings.layer_decay or 1.0)
+        optimizer = build_optimizer(settings.optimizer, _named(model, task), scales)
+        state = cls(model, task, optimizer, learner, ranks, refused=torch.zeros((), device=device))
+        if settings.average is not None:
+            state.average = average.copy(state.named_parameters())
+        if settings.patience is not None:
+            state.best = {}
+        return state
 
     @property
     def device(self) -> torch.device:
@@ -71,6 +90,32 @@ class TrainState:
         """Return the model's parameters, then those of the task behind "task."."""
         return _named(self.model, self.task)
 
+    @contextmanager
+    def evaluated(self) -> Generator[None]:
+        """Give the model the weights that are evaluated: the average, where there is one."""
+        with average.swapped(self.named_parameters(), self.average or {}):
+            try:
+                yield
+            finally:
+                reshard(self.learner)
+
+    def compare(self, values: Mapping[str, float]) -> None:
+        """Note how an evaluation of the weights that the model has now stands, and keep these if there were none better.
+
+        A collective: the first rank decides for all.
+        """
+        reshard(self.learner)
+        standing = self.ranks.tell(vars(after(self.standing, self.step, score_of(values))))
+        self.standing = Standing(**standing)
+        if self.standing.step == self.step:
+            self.best = average.copy(self.named_parameters())
+
+    def settle(self) -> bool:
+        """Give the model the weights that the run was for, at its end; return whether they are not those of the last evaluation."""
+        final, self.average, self.best = self.best or self.average, None, None
+        average.adopt(self.named_parameters(), final or {})
+        return self.standing is not None and self.standing.step != self.step
+
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return the optimizer's state as tensors named "<parameter>/<kind>"."""
         tensors: dict[str, Tensor] = {}
@@ -80,6 +125,11 @@ class TrainState:
                     tensors[f"{name}/{kind}"] = value
         return tensors
 
+    def kept_tensors(self) -> dict[str, Tensor]:
+        """Return what else there is of each parameter, as tensors named "<parameter>/<kind>"."""
+        kinds = {"average": self.average or {}, "best": self.best or {}}
+        return {f"{name}/{kind}": value for kind, values in kinds.items() for name, value in values.items()}
+
     @torch.no_grad()
     def restore(
         self,
@@ -88,18 +138,28 @@ class TrainState:
         optimizer: Mapping[str, Tensor],
         recent: Sequence[float] = (),
         skipped: int = 0,
+        standing: Standing | None = None,
     ) -> None:
-        """Set the state to what `named_parameters` and `optimizer_tensors` were at `step`, each of them whole."""
+        """Set the state to what `named_parameters`, `optimizer_tensors` and `kept_tensors` were at `step`, each of them whole."""
+        best: Average = {}
         for name, parameter in self.named_parameters():
             parameter.copy_(as_stored(parameters[name], parameter))
             prefix = f"{name}/"
             kept = {key.removeprefix(prefix): value for key, value in optimizer.items() if key.startswith(prefix)}
-            if kept:
+            own = {kind: _as_kept(value, parameter) for kind, value in kept.items()}
+            if "best" in own:
+                best[name] = own.pop("best")
+            averaged = own.pop("average", None)
+            if self.average is not None and name in self.average:  # where it was off until now it begins here
+                self.average[name] = parameter.detach().float().clone() if averaged is None else averaged
+            if own and parameter.requires_grad:  # a moment of 16 bits is widened until the next step
                 self.optimizer.state[parameter] = {
-                    kind: as_stored(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
-                    for kind, value in kept.items()
+                    kind: value.type_as(parameter) if value.shape == parameter.shape else value
+                    for kind, value in own.items()
                 }
         self.step, self.recent, self.skipped = step, list(recent), skipped
+        if self.best is not None:
+            self.standing, self.best = standing, best
         self.refused.zero_()
 
     def files(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -109,7 +169,13 @@ class TrainState:
         """
         task = dict(self.task.named_parameters(prefix="task"))
         model = {name: whole(parameter) for name, parameter in self.model.named_parameters()}
-        return model, {name: whole(tensor) for name, tensor in {**self.optimizer_tensors(), **task}.items()}
+        others = {**self.optimizer_tensors(), **self.kept_tensors(), **task}
+        return model, {name: whole(tensor) for name, tensor in others.items()}
+
+
+def _as_kept(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return a copy of what there is for `parameter` besides itself, as it is kept: like it, or a number as it is."""
+    return as_stored(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
 
 
 def _named(model: Classifier, task: Task) -> Iterator[tuple[str, nn.Parameter]]:

@@ -10,6 +10,7 @@ from vitlab.data.batch import Batch
 from vitlab.errors import NonFiniteError
 from vitlab.nn.seed import keyed_seed
 from vitlab.ranks import Ranks
+from vitlab.train import average
 from vitlab.train.config import TrainSettings
 from vitlab.train.optimizer import clip_by_global_norm
 from vitlab.train.precision import autocast
@@ -119,8 +120,11 @@ def _apply(state: TrainState, settings: TrainSettings, numbers: Tensor) -> float
     """Make the update unless a number is not finite, and return the learning rate."""
     lr = settings.rate(state.step)
     for group in state.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]
     state.refused = torch.maximum(state.refused, 1.0 - numbers[:2].isfinite().all().float())
     state.optimizer.found_inf = state.refused  # pyright: ignore[reportAttributeAccessIssue]  (what a gradient scaler sets)
     state.optimizer.step()
+    if state.average is not None and settings.average is not None:
+        kept = average.decay_at(state.step, settings.average)
+        average.update(state.average, state.named_parameters(), kept, skip=state.refused)
     return lr

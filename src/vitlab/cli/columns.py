@@ -1,0 +1,16 @@
+"""A table in plain columns."""
+
+from collections.abc import Sequence
+
+import typer
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows as columns; a line may be longer than the terminal is wide, for a name or a path is not to be cut.
+
+    A row with fewer cells than the first does not count for the widths: its last cell is a remark.
+    """
+    full = [row for row in rows if len(row) == len(rows[0])]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip())
