@@ -31,7 +31,7 @@ _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "could 
 def memory_of(settings: RunSettings) -> Memory:
     """Return what the run takes on its device, estimated."""
     train, model = settings.train, settings.model
-    size = HALF if getattr(train.optimizer, "moment_dtype", "float32") == "bfloat16" else FLOAT
+    size = HALF if train.optimizer.moment_dtype == "bfloat16" else FLOAT
     match train.optimizer:
         case SGD():
             moments = size if train.optimizer.momentum else 0
@@ -40,7 +40,7 @@ def memory_of(settings: RunSettings) -> Memory:
     return training_memory(
         model,
         train.batch_size // train.pieces,
-        moments=moments,
+        moments=moments + (FLOAT if train.average else 0),  # the averaged weights lie beside the moments
         sums=1 + (math.ceil(math.log2(train.pieces)) if train.exact else 0),
         half=train.precision == "bfloat16",
         remat=train.remat,
