@@ -8,13 +8,15 @@ import last_block
 import loading
 import table_reading
 import torch
+import training
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- table: written by table.py -->", "<!-- end of table -->"
 
 
 def main() -> None:
-    rows = [*last_block.measure(), *input_path.measure(), *loading.measure(), *table_reading.measure()]
+    scripts = (last_block.measure, training.own, input_path.measure, loading.measure, table_reading.measure)
+    rows = [row for measure in scripts for row in measure()]
     where = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
     table = "\n".join(
         [

@@ -95,6 +95,10 @@ class NonFiniteError(VitlabError):
     """The loss or a gradient stopped being a number; the weights are those before that step."""
 
 
+class NotEnoughMemoryError(VitlabError):
+    """A step needs more memory than there is; each item is a change that needs less."""
+
+
 class WorkerError(VitlabError):
     """A process that reads images ahead died or hangs; the run can be resumed."""
 

@@ -166,7 +166,7 @@ def test_a_batch_that_cannot_be_divided_is_refused_with_the_nearest_that_can(bat
 
 def estimate(model, size):
     """Bytes of activations that the backward pass reads: tokens × layers × what a block keeps, in float32."""
-    return 4 * size * (model.grid.cells + 1) * model.depth * (12 * model.width + 2 * model.mlp_dim)
+    return 4 * size * (model.grid.cells + 1) * model.depth * (9 * model.width + 2 * model.mlp_dim)
 
 
 def test_the_estimate_of_activations_is_of_the_right_size():

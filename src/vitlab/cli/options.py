@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,14 @@ class HowDecoded(StrEnum):
 
     STANDARD = "standard"
     PIL_COMPAT = "pil-compat"
+
+
+class HowPrecise(StrEnum):
+    """What products are computed in."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
 
 
 Data = Annotated[
@@ -84,7 +92,22 @@ ImageSize = Annotated[
 Steps = Annotated[int | None, typer.Option(min=1, help="Updates to make.")]
 Epochs = Annotated[float | None, typer.Option(min=0, help="Passes over the data, instead of --steps.")]
 Lr = Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Images an update, whatever the hardware.")]
+BatchSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="INTEGER|auto",
+        help="Images an update, whatever the hardware. 'auto': the recipe's, in the largest pieces that fit the memory.",
+    ),
+]
+Precision = Annotated[
+    HowPrecise,
+    typer.Option(help="What products are computed in; weights are float32. Default: bfloat16 on a GPU that has it."),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the layers with torch.compile; starts slower.")]
+Remat = Annotated[
+    bool,
+    typer.Option("--remat", help="Compute each layer again for its gradient: far less memory, a third more work."),
+]
 Seed = Annotated[
     int | None, typer.Option(min=0, help="Everything random follows from it.  [default: 0]", show_default=False)
 ]
@@ -132,6 +155,23 @@ def parse_size(text: str | None, flag: str = "--image-size") -> int | tuple[int,
     if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise SettingsError(flag, f"'{text}' is no size", "write 224, or 384x640 for height x width")
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def parse_batch_size(text: str | None) -> "int | Literal['auto'] | None":
+    """Return "256" as 256, and "auto" and None as they are.
+
+    Raises:
+        SettingsError: it is none of them.
+    """
+    from vitlab.errors import SettingsError
+
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if not (text.isdecimal() and int(text)):
+        raise SettingsError("--batch-size", f"'{text}' is no number of images", "write 256, or auto")
+    return int(text)
 
 
 def parse_bytes(text: str, flag: str) -> int:

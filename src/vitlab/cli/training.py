@@ -127,6 +127,8 @@ def _lead(
 
 
 def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None:
+    from vitlab.studies.resources import memory_lines
+
     model, training = planned.settings.model, planned.settings.train
     pieces = f" in {training.pieces} pieces of {training.micro_batch_size}" if training.pieces > 1 else ""
     fresh = "" if planned.settings.weights else ", from fresh weights: no --weights given"
@@ -144,6 +146,8 @@ def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None
     steps = "1 step" if training.steps == 1 else f"{training.steps:,} steps"
     say(f"training {steps} of {training.batch_size} images{pieces}, {training.optimizer.type}, rate {training.lr}")
     say(f"device   {planned.settings.device}")
+    for index, line in enumerate(memory_lines(planned.settings)):
+        say(f"{'' if index else 'memory':8} {line}")
     for line in planned.advice:
         say(f"advice   {line}")
     say(f"run      {folder}")

@@ -22,6 +22,7 @@ from vitlab.nn.resnet import (
     floats_per_image,
     norm,
     output_channels,
+    remat_floats_per_image,
     stages,
     stride_of,
 )
@@ -85,6 +86,15 @@ class ResNetSettings(Settings):
             for stage, depth in enumerate(self.depths):
                 size = feature_size(self.image_size, self.depths[: stage + 1])
                 total += depth * self.unit.extra_floats(size, self.root_width << stage)
+        return total
+
+    @property
+    def remat_floats_per_image(self) -> int:
+        """The same where every unit is computed again."""
+        total = remat_floats_per_image(self.depths, self.root_width, self.image_size)
+        if isinstance(self.unit, AxialAttention):
+            size = feature_size(self.image_size, self.depths[:1])
+            total += self.unit.extra_floats(size, self.root_width)
         return total
 
 

@@ -141,9 +141,22 @@ class ViTSettings(Settings):
     def floats_per_image(self) -> int:
         """About how many numbers a training step keeps for each image, for the backward pass."""
         blocks = self.depth * (2 if isinstance(self.attention, Axial) else 1)
+        return self.num_tokens * blocks * self._floats_per_token + self.stem.floats_per_image(self.image_size)
+
+    @property
+    def remat_floats_per_image(self) -> int:
+        """The same where every layer is computed again: what goes into each, all of one, and the gradients inside it."""
+        blocks = 2 if isinstance(self.attention, Axial) else 1
+        inside = blocks * self._floats_per_token + 4 * self.width + 2 * self.mlp_dim
+        return self.num_tokens * (self.depth * self.width + inside) + self.stem.remat_floats_per_image(self.image_size)
+
+    @property
+    def _floats_per_token(self) -> int:
+        """What a block keeps: nine times its width around attention, what goes into the GELU, and what comes out."""
         logits = 2 * self.num_heads * self.num_tokens if isinstance(self.position, Relative) else 0
-        each = 12 * self.width + 2 * self.mlp_dim + logits
-        return self.num_tokens * blocks * each + self.stem.floats_per_image(self.image_size)
+        noise = 2 * self.width + 2 * self.mlp_dim if self.dropout else 0
+        scaled = 2 * self.width if self.layer_scale else 0
+        return 9 * self.width + 2 * self.mlp_dim + logits + noise + scaled
 
 
 class ViT(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vitlab.nn.attention import SelfAttention
+from vitlab.nn.remat import Layers
 
 Activation = Literal["gelu_tanh", "gelu"]
 
@@ -103,7 +104,7 @@ class Encoder(nn.Module):
 
     def __init__(self, blocks: Sequence[nn.Module], width: int, norm_eps: float | None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = Layers(blocks)
         self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(width, eps=norm_eps)
 
     @property
@@ -117,7 +118,4 @@ class Encoder(nn.Module):
         Only the last block can leave tokens out: the others feed keys and values to those above. The numbers are the same;
         with class-token pooling the last block then costs about a third (keys and values for all, the rest for one token).
         """
-        *below, last = self.blocks
-        for block in below:
-            x = block(x)
-        return self.norm(last(x, num_outputs))
+        return self.norm(self.blocks(x, num_outputs))

@@ -36,6 +36,10 @@ class Patches(Settings):
         """Return about how many numbers the stem keeps for the backward pass, its tokens left out."""
         return 3 * image.height * image.width
 
+    def remat_floats_per_image(self, image: Size) -> int:
+        """Return the same where every layer is computed again, of which there is none here."""
+        return self.floats_per_image(image)
+
     def build(self, channels: int, width: int, _image: Size) -> "PatchEmbedding":
         """Return the stem's network."""
         return PatchEmbedding(self, channels, width)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from vitlab.config import Settings
 from vitlab.nn.bounds import Side
 from vitlab.nn.grid import Size
+from vitlab.nn.remat import Layers
 
 GROUPS = 32
 
@@ -181,7 +182,7 @@ def stages(make: MakeUnit, depths: Sequence[int], width: int, image: Size) -> nn
             units.append(make(inputs, width << index, stride, size))
             size = Size(math.ceil(size.height / stride), math.ceil(size.width / stride))
             inputs = 4 * (width << index)
-        result.append(nn.Sequential(*units))
+        result.append(Layers(units))
     return nn.ModuleList(result)
 
 
@@ -201,14 +202,25 @@ def feature_size(image: Size, depths: Sequence[int]) -> Size:
     return Size(math.ceil(image.height / stride), math.ceil(image.width / stride))
 
 
+UNIT_FLOATS = 13
+"""What a unit keeps for each cell of its feature map, in bottleneck widths."""
+
+
 def floats_per_image(depths: Sequence[int], width: int, image: Size) -> int:
     """Return about how many numbers a training step keeps for each image: what goes into every convolution, norm and ReLU."""
     half = image.height * image.width // 4
     total = 3 * half * width
     for index, depth in enumerate(depths):
         cells = feature_size(image, depths[: index + 1])
-        total += depth * cells.height * cells.width * 18 * (width << index)
+        total += depth * cells.height * cells.width * UNIT_FLOATS * (width << index)
     return total
+
+
+def remat_floats_per_image(depths: Sequence[int], width: int, image: Size) -> int:
+    """Return the same where every unit is computed again: the root, what goes into each unit, and all of the largest."""
+    cells = [math.prod(feature_size(image, depths[: index + 1])) << index for index in range(len(depths))]
+    inputs = 4 * width * sum(depth * each for depth, each in zip(depths, cells, strict=True))
+    return floats_per_image((), width, image) + inputs + UNIT_FLOATS * width * max(cells, default=0)
 
 
 class PreActivation(Settings):

@@ -17,6 +17,7 @@ from vitlab.nn.resnet import (
     feature_size,
     floats_per_image,
     output_channels,
+    remat_floats_per_image,
     stages,
     stride_of,
 )
@@ -67,6 +68,10 @@ class ResNetStem(Settings):
     def floats_per_image(self, image: Size) -> int:
         """Return about how many numbers the stem keeps for the backward pass, its tokens left out."""
         return floats_per_image(self.depths, self.root_width, image)
+
+    def remat_floats_per_image(self, image: Size) -> int:
+        """Return the same where every unit is computed again."""
+        return remat_floats_per_image(self.depths, self.root_width, image)
 
     def build(self, channels: int, width: int, image: Size) -> "ResNetEmbedding":
         """Return the stem's network."""

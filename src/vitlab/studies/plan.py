@@ -22,9 +22,11 @@ from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Size, as_size
 from vitlab.studies.hyperrule import hyperrule
 from vitlab.studies.recipe import Origin, Recipe, RunSettings, find_recipe, micro_batch_for, steps_for
+from vitlab.studies.resources import largest_micro_batch
 from vitlab.train.config import TrainSettings
 from vitlab.train.masked import MaskedPatches
 from vitlab.train.objective import Softmax, check_objective, weights_for
+from vitlab.train.precision import Precision, best_precision
 from vitlab.train.run import CONFIG
 from vitlab.weights.load import adapt, find, read
 
@@ -49,7 +51,10 @@ class Asked:
     steps: int | None = None
     epochs: float | None = None
     lr: float | None = None
-    batch_size: int | None = None
+    batch_size: int | Literal["auto"] | None = None
+    precision: Precision | Literal["auto"] = "auto"
+    compile: bool = False
+    remat: bool = False
     seed: int | None = None
     eval_every: int | None = None
     checkpoint_every: int | None = None
@@ -159,7 +164,8 @@ def divided_as(asked: Asked, run: Path) -> Asked:
     if not (run / CONFIG).exists():
         return asked
     stored = read_json(run / CONFIG).get("train", {}).get("micro_batch_size")
-    if asked.batch_size and stored and asked.batch_size % stored:
+    images = _images(asked)
+    if images and stored and images % stored:
         return asked  # it will be refused for the other batch, not for its pieces
     return replace(asked, changes=(f"train.micro_batch_size={json.dumps(stored)}", *asked.changes))
 
@@ -254,7 +260,7 @@ def _resolve(
         tensorboard=asked.tensorboard,
         wandb=asked.wandb,
     )
-    options = {"lr": asked.lr, "batch_size": asked.batch_size, "seed": asked.seed}
+    options = {"lr": asked.lr, "batch_size": _images(asked), "seed": asked.seed, **_ways(asked, base.device)}
     several = isinstance(base.train.objective, Softmax) and is_multi_label(opened.train.labels)
     changes = ["train.objective=Sigmoid"] * several  # Softmax is for one label an image
     changes += [f"train.{name}={value}" for name, value in options.items() if value is not None]
@@ -270,7 +276,7 @@ def _resolve(
     _check(recipe, settings, opened)
     differences = _size_difference(recipe, model) + difference(base, settings)
     train = settings.train
-    micro = train.micro_batch_size or micro_batch_for(settings.model, train.batch_size, asked.world, train.exact)
+    micro = train.micro_batch_size or _piece(settings, asked)
     settings = settings.model_copy(update={"train": train.model_copy(update={"micro_batch_size": micro})})
     return Plan(recipe, settings, opened.train, opened.evals, differences)
 
@@ -279,6 +285,23 @@ def _size_difference(recipe: Recipe, model: AnySettings) -> list[str]:
     """Return a line where the model has not the image size of its recipe."""
     size = recipe.size_for(model)
     return [] if size in (None, model.image_size) else [f"model.image_size: {size} -> {model.image_size}"]
+
+
+def _images(asked: Asked) -> int | None:
+    return None if asked.batch_size == "auto" else asked.batch_size
+
+
+def _ways(asked: Asked, device: str) -> dict[str, str | None]:
+    """Return how the steps are computed, where it is not the plain way."""
+    precision = best_precision(torch.device(device)) if asked.precision == "auto" else asked.precision
+    chosen = {"precision": precision if precision != "float32" else None}
+    return chosen | {"compile": "true" if asked.compile else None, "remat": "true" if asked.remat else None}
+
+
+def _piece(settings: RunSettings, asked: Asked) -> int | None:
+    if asked.batch_size == "auto":
+        return largest_micro_batch(settings, asked.world)
+    return micro_batch_for(settings.model, settings.train.batch_size, asked.world, settings.train.exact)
 
 
 def _with_intervals(train: TrainSettings, asked: Asked) -> TrainSettings:

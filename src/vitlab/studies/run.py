@@ -23,12 +23,14 @@ from vitlab.evals.multilabel import refuse_unlabelled
 from vitlab.models.classifier import Classifier, build
 from vitlab.ranks import ALONE, Ranks
 from vitlab.studies.recipe import InProgram, Origin, RunSettings
+from vitlab.studies.resources import explained
 from vitlab.studies.watching import check_watchers, watchers
 from vitlab.train.balance import describe
 from vitlab.train.layers import frozen_names
 from vitlab.train.loop import train
 from vitlab.train.masked import MaskedLoss, MaskedPatches, MaskedTask
 from vitlab.train.objective import check_objective, weights_for
+from vitlab.train.preparation import check_compiler
 from vitlab.train.run import (
     BAD_IMAGES,
     CLASS_WEIGHTS,
@@ -99,6 +101,7 @@ def start(
         refuse_taken(out)
     check_watchers(settings)
     check_objective(settings.train.objective, settings.model)
+    check_compiler(settings.train, torch.device(settings.device))
     _check_ranks(settings, ranks)
     data = _open_data(settings, say, given, ranks)
     _check_options(settings, data)
@@ -106,9 +109,10 @@ def start(
     model = given.model if given else first_model(settings, data.train, say)
     if not ranks.first:
         _use_threads(ranks.tell(), say)
-        return _finish(settings, data, model, RunFolder.follow(out, ranks), watcher, say)
+        with explained(settings):
+            return _finish(settings, data, model, RunFolder.follow(out, ranks), watcher, say)
     environment = _environment(settings, ranks)
-    with RunFolder.create(out, to_json(settings), environment, ranks) as run:
+    with explained(settings), RunFolder.create(out, to_json(settings), environment, ranks) as run:
         if data.bad:
             run.write(BAD_IMAGES, "".join(f"{error}\n" for error in data.bad))
         ranks.tell(environment["threads"])
@@ -148,7 +152,8 @@ def resume(
         data = _open_data(settings, say, given, ranks)
         _use_threads(int(run.environment()["threads"]), say)
         model = given.model if given else first_model(settings, data.train, say)
-        return _finish(settings, data, model, run, watcher, say, replaced=stored)
+        with explained(settings):
+            return _finish(settings, data, model, run, watcher, say, replaced=stored)
 
 
 def _check_ranks(settings: RunSettings, ranks: Ranks) -> None:

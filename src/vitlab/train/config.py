@@ -9,6 +9,7 @@ from vitlab.train.layers import Frozen
 from vitlab.train.masked import MaskedPatches
 from vitlab.train.objective import Objective, Softmax
 from vitlab.train.optimizer import SGD, OptimizerSettings
+from vitlab.train.precision import Precision
 from vitlab.train.schedule import Cosine, Schedule
 from vitlab.train.tree import is_power_of_two
 
@@ -28,6 +29,10 @@ class TrainSettings(Settings):
     `average` is what the averaged weights keep of themselves in each step (Polyak; 0.9999 in table 2): they are evaluated, and
     written in the end. `patience` ends the run after so many evaluations in a row without a better one; the weights that are
     written are those of the best.
+
+    `precision` is that of forward and backward passes; the weights are float32 in either. `remat` computes every layer again in
+    the backward pass instead of remembering it, with the same numbers: a third more work for a fraction of the memory. `compile`
+    has torch.compile write a program for the layers; its numbers differ in the last bits.
     """
 
     steps: PositiveInt = 500
@@ -44,6 +49,9 @@ class TrainSettings(Settings):
     frozen: Frozen | None = None
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
     patience: PositiveInt | None = None
+    precision: Precision = "float32"
+    remat: bool = False
+    compile: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: PositiveInt | None = None
     checkpoint_every: PositiveInt | None = None

@@ -12,9 +12,11 @@ from vitlab.data.batch import Batch
 from vitlab.data.loader import Pieces, TrainBatches, bad_images_error, load
 from vitlab.errors import ImageError, NonFiniteError
 from vitlab.models.classifier import Classifier
+from vitlab.train.allocation import keep_freed_memory
 from vitlab.train.config import TrainSettings
 from vitlab.train.heartbeat import heartbeat
 from vitlab.train.meter import timed
+from vitlab.train.preparation import prepared, uncompiled
 from vitlab.train.run import RunFolder
 from vitlab.train.spikes import WINDOW, is_spike
 from vitlab.train.state import TrainState
@@ -57,9 +59,11 @@ def train(
         CheckpointError: the last checkpoint could not be written.
         RankError: another rank is lost.
     """
+    if state.device.type == "cpu":
+        keep_freed_memory(not settings.remat)
     watcher.started(state.step, settings.steps, settings.batch_size)
     try:
-        with _stop_requests() as stop_requested, heartbeat(state.ranks) as beat:
+        with prepared(state.model, settings), _stop_requests() as stop_requested, heartbeat(state.ranks) as beat:
             places = Pieces(state.step, settings.steps, settings.pieces, state.ranks)
             pieces = load(batches, places, workers)
             pieces = timed(beat.watch(pieces) if beat else pieces, watcher.waited)
@@ -174,7 +178,7 @@ class _Loop:
         state, values = self.state, dict[str, float]()
         if self.evaluators:
             self.run.wait_for_checkpoint()  # evaluation may fork, and a thread that holds a lock then holds it for ever
-        with state.evaluated():
+        with state.evaluated(), uncompiled(self.settings):
             for name, evaluator in self.evaluators.items():
                 values |= {f"{name}/{metric}": value for metric, value in evaluator(state.model).items()}
             if values and self.settings.patience is not None and not again:

@@ -13,6 +13,7 @@ from vitlab.ranks import Ranks
 from vitlab.train import average
 from vitlab.train.config import TrainSettings
 from vitlab.train.optimizer import clip_by_global_norm
+from vitlab.train.precision import autocast
 from vitlab.train.replicas import last_piece
 from vitlab.train.state import TrainState
 from vitlab.train.tree import TreeSum
@@ -86,7 +87,8 @@ def train_step(state: TrainState, pieces: Iterable[Batch], settings: TrainSettin
         # the mean over the ranks is what brings gradients together, so that each has to give `world` times its part
         scale = 1.0 if settings.exact else float(ranks.world)
         with last_piece(learner, last=piece == own[-1]):
-            loss = learner(batch.images, batch.labels).sum() / settings.batch_size
+            with autocast(state.device, settings.precision):
+                loss = learner(batch.images, batch.labels).sum() / settings.batch_size
             (loss * scale if scale != 1.0 else loss).backward()
         losses.append(loss.detach())
         keys.append(batch.keys)
