@@ -14,11 +14,11 @@ def keep_freed_memory(keep: bool) -> None:
     """Let glibc keep freed memory for what is asked for next, or return it to the system at once; elsewhere do nothing.
 
     By itself glibc maps what is above 32 MB, and unmaps it when it is freed. A step frees and asks for the same activations again
-    and again, and the system has to clear each page anew: a tenth of a step where activations are that large. Kept, they cost
+    and again, and the system has to clear each page anew, which is felt where activations are that large. Kept, they cost
     nothing but that the process stays at its highest memory, which the next step needs anyhow.
 
-    Activation checkpointing is for those who have too little memory, and there the heap's holes are most of it: for S/16 at 384
-    pixels 117 MB an image by glibc's own rules, of which tensors are a quarter. Mapped one by one they leave no holes.
+    Activation checkpointing is for those who have too little memory, and there the heap's holes are much of it (see
+    benchmarks/README.md). Mapped one by one tensors leave no holes.
 
     Both are rules of the whole process and hold to its end; therefore training sets them when it starts, not an import.
     """

@@ -14,10 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vitlab.errors import SettingsError
 from vitlab.models.classifier import Classifier
 from vitlab.models.vit import ViTSettings
-from vitlab.nn.axial import AxialBlock
-from vitlab.nn.axial_resnet import AxialUnit
-from vitlab.nn.encoder import Block
-from vitlab.nn.resnet import PostActivationUnit, PreActivationUnit
+from vitlab.nn.remat import stacks
 from vitlab.ranks import Ranks
 from vitlab.train.config import TrainSettings
 from vitlab.train.masked import MaskedTask
@@ -67,17 +64,10 @@ def _check_shardable(learner: Learner) -> None:
 
 def _shard(model: Classifier) -> None:
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
-    for block in blocks(model):
-        fully_shard(block, mp_policy=policy)
+    for stack in stacks(model):
+        for layer in stack:
+            fully_shard(layer, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
-
-
-_BLOCKS = (Block, AxialBlock, PreActivationUnit, PostActivationUnit, AxialUnit)
-
-
-def blocks(model: Classifier) -> list[nn.Module]:
-    """Return the parts that a model is a stack of: a ViT's blocks, and the units of a ResNet."""
-    return [module for module in model.modules() if isinstance(module, _BLOCKS)]
 
 
 @contextmanager
