@@ -103,6 +103,14 @@ Precision = Annotated[
     HowPrecise,
     typer.Option(help="What products are computed in; weights are float32. Default: bfloat16 on a GPU that has it."),
 ]
+Exact = Annotated[
+    bool,
+    typer.Option("--exact", help="The same bits on 1, 2, 4, 8 processes, and when resumed on another number of them."),
+]
+Sharded = Annotated[
+    bool,
+    typer.Option("--sharded", help="Each process keeps a part of every tensor: for models that do not fit (FSDP2)."),
+]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the layers with torch.compile; starts slower.")]
 Remat = Annotated[
     bool,

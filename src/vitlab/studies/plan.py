@@ -55,6 +55,8 @@ class Asked:
     precision: Precision | Literal["auto"] = "auto"
     compile: bool = False
     remat: bool = False
+    exact: bool = False
+    sharded: bool = False
     seed: int | None = None
     eval_every: int | None = None
     checkpoint_every: int | None = None
@@ -295,7 +297,9 @@ def _ways(asked: Asked, device: str) -> dict[str, str | None]:
     """Return how the steps are computed, where it is not the plain way."""
     precision = best_precision(torch.device(device)) if asked.precision == "auto" else asked.precision
     chosen = {"precision": precision if precision != "float32" else None}
-    return chosen | {"compile": "true" if asked.compile else None, "remat": "true" if asked.remat else None}
+    switches = {"compile": asked.compile, "remat": asked.remat, "exact": asked.exact}
+    chosen |= {name: "true" for name, on in switches.items() if on}
+    return chosen | ({"parallel": "sharded"} if asked.sharded else {})
 
 
 def _piece(settings: RunSettings, asked: Asked) -> int | None:

@@ -67,7 +67,7 @@ class TrainSettings(Settings):
                 f"exact needs a power of two of pieces, not {self.pieces}; choose another micro_batch_size"
             )
         if self.exact and self.parallel == "sharded":
-            raise ValueError("exact needs the whole model on each rank: parallel=data")
+            raise ValueError("an exact run has the whole model on each rank: leave out --exact, or --sharded")
         mixes = not isinstance(self.objective, MaskedPatches) and (self.objective.mixup or self.objective.cutmix)
         if mixes and (self.micro_batch_size or self.batch_size) == 1:
             raise ValueError("pieces of one image have no other to be mixed with; use a larger micro_batch_size")
