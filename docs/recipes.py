@@ -66,7 +66,7 @@ def _unstated() -> dict[str, list[str]]:
     """Return each remark, with the recipes that it is about."""
     remarks: dict[str, list[str]] = {}
     for recipe in recipes().values():
-        for line in (*recipe.unstated, *(f"missing here: {each}" for each in recipe.without)):
+        for line in recipe.unstated:
             remarks.setdefault(line, []).append(recipe.name)
     return remarks
 

@@ -50,7 +50,7 @@ def test_every_picture_is_drawn(page):
     broken = "[...document.images].filter(image => !image.complete || image.naturalWidth === 0).length"
     assert page.evaluate(broken) == 0
     sizes = page.evaluate("[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().width)")
-    assert len(sizes) == 4 and all(size > 100 for size in sizes)
+    assert len(sizes) == 5 and all(size > 100 for size in sizes)
 
 
 def test_nothing_stands_out_of_the_screen(page):

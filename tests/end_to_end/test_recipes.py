@@ -105,19 +105,3 @@ def test_a_batch_larger_than_the_data_is_said(within, trained, photos, tmp_path)
     assert done.code == 0, done.err
     assert "advice   a batch of 64 shows the 21 training images more than once in each update" in done.err
     assert (tmp_path / "runs" / "pets-photos" / "model.safetensors").exists()
-
-
-def test_what_a_recipe_lacks_here_is_said(within):
-    done = within(
-        "pretrain",
-        "digits",
-        "--recipe",
-        "augreg/B32",
-        *SMALL,
-        "--image-size",
-        32,
-        "--set",
-        "train.schedule.warmup_steps=1",
-    )
-    assert done.code == 0, done.err
-    assert "without RandAugment, 2 operations at strength 10, and MixUp 0.2" in done.err

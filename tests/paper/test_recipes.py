@@ -100,7 +100,6 @@ def test_augreg_augments_each_size_as_its_code_does(size, magnitude, mixup):
     recipe = recipes()[f"augreg/{size}"]
     assert recipe.augment.randaugment == (None if magnitude is None else RandAugment(num_ops=2, magnitude=magnitude))
     assert recipe.train.objective == Sigmoid(mixup=mixup) and recipe.train.optimizer.moment_dtype == "bfloat16"
-    assert recipe.without == ()
 
 
 def test_there_is_a_recipe_for_every_row_of_table_3_and_no_other():

@@ -59,7 +59,7 @@ def test_a_config_that_was_changed_after_us_is_believed(make_model, write_timm):
             "interpolation 'random' is not known here, only bilinear and bicubic; change",
         ),
         ({"pretrained_cfg": {"input_size": [3, 16, 16]}}, "5 positions, not the 4×4 of 16×16 pixels"),
-        ({"pretrained_cfg": 3}, "config.json: 'pretrained_cfg' = 3.*; correct it, or get it again"),
+        ({"pretrained_cfg": 3}, "config.json: 'pretrained_cfg' is no single value; correct it, or get it again"),
         ({"model_args": {"img_size": "large"}}, "img_size"),
         ({"model_args": {"num_heads": 2, "img_size": 12}}, "5 positions, not the 3×3 of 12×12 pixels"),
         ({"model_args": {"num_heads": 2, "act_layer": "silu"}}, "act_layer 'silu' is not known here, only .*; see"),

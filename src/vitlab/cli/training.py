@@ -133,8 +133,6 @@ def _say_plan(planned: "Plan", folder: Path, say: Callable[[str], None]) -> None
     pieces = f" in {training.pieces} pieces of {training.micro_batch_size}" if training.pieces > 1 else ""
     fresh = "" if planned.settings.weights else ", from fresh weights: no --weights given"
     say(f"recipe   {planned.settings.recipe}{fresh}")
-    for line in planned.recipe.without:
-        say(f"         without {line}")
     for line in planned.differences:
         say(f"         changed {line}")
     labels = planned.train.labels

@@ -63,7 +63,6 @@ def in_full(recipe: Recipe) -> list[tuple[str, str]]:
         ),
         ("source", recipe.source),
         *(("not stated", line) for line in recipe.unstated),
-        *(("without", line) for line in recipe.without),
     ]
     return [(name, text) for name, text in lines if text]
 

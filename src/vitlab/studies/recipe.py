@@ -99,7 +99,7 @@ class Recipe(Settings):
     `images` the size of that training set; with `epochs` the steps follow from the training set that a run has. `lrs` are the rates
     that its authors chose from. `image_sizes` are for models that need another than `image_size`; where that is None too, the size
     is that of the weights or of the images. `model` are changes of a fresh model's settings, `augment_on` of `augment` for certain
-    data sets of the catalog. `unstated` says where a value is from that the source does not state, `without` what is missing here.
+    data sets of the catalog. `unstated` says where a value is from that the source does not state.
 
     A recipe that `adapts` is ours: its warm-up is a tenth of a shorter run, and small images are cropped less. Another keeps its
     warm-up, and a run that is not longer is refused. The marks of a staircase move with the number of steps.
@@ -121,7 +121,6 @@ class Recipe(Settings):
     adapts: bool = False
     source: str
     unstated: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
 
     @property
     def expected(self) -> list[Expected]:
