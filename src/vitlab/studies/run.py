@@ -28,6 +28,7 @@ from vitlab.train.loop import Watcher, train
 from vitlab.train.masked import MaskedLoss, MaskedPatches, MaskedTask
 from vitlab.train.objective import check_objective, weights_for
 from vitlab.train.run import CONFIG, RunFolder, describe_environment, read_metrics, refuse_taken
+from vitlab.train.space import check_space, checkpoint_bytes, lacking
 from vitlab.train.state import TrainState
 from vitlab.weights.load import fit, load, read
 
@@ -96,6 +97,7 @@ def start(
     if not ranks.first:
         _use_threads(ranks.tell(), say)
         return _finish(settings, data, model, RunFolder.follow(out, ranks), watcher, say)
+    check_space(out, checkpoint_bytes(model, settings.train))
     environment = describe_environment(torch.device(settings.device), settings.workers, ranks.world)
     with RunFolder.create(out, to_json(settings), environment, ranks) as run:
         if data.bad:
@@ -136,6 +138,8 @@ def resume(
         data = _open_data(settings, say, given, ranks)
         _use_threads(int(run.environment()["threads"]), say)
         model = given.model if given else _first_model(settings, data.train, say)
+        if lack := lacking(out, checkpoint_bytes(model, settings.train)):
+            say(f"{out}: {lack}")
         return _finish(settings, data, model, run, watcher, say, replaced=stored)
 
 

@@ -8,8 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import torch.distributed as dist
 
@@ -36,7 +35,7 @@ class Heartbeat:
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._store = _store()
+        self._store = ranks.connect()
         self._reads, self._reading = 0, False
         self._seen: dict[int, tuple[str, float]] = {}
         self._ended = threading.Event()
@@ -104,7 +103,7 @@ class Heartbeat:
         return time.monotonic() - self._seen[rank][1]
 
     def _key(self, rank: int) -> str:
-        return f"vitlab/beat/{rank}"
+        return f"beat/{rank}"
 
     def _name(self, rank: int) -> str:
         return f"rank {rank} ({self._seen[rank][0].partition('|')[2] or 'not seen yet'})"
@@ -141,8 +140,3 @@ def _leave(error: RankError) -> None:
     sys.stderr.write(f"vitlab: {error}\n")
     sys.stderr.flush()
     os._exit(1)
-
-
-def _store() -> Any:
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return cast(Any, dist).TCPStore(address, port, is_master=False, timeout=timedelta(seconds=30))
