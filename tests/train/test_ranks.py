@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.train.conftest import SHAPE
 from tests.train.together import agent, forked, together
 from vitlab.data.digits import Digits
 from vitlab.data.loader import Pieces, TrainBatches, load
@@ -14,12 +15,12 @@ from vitlab.data.transforms import Augment
 from vitlab.errors import SettingsError
 from vitlab.evals.classify import Accuracy
 from vitlab.ranks import ALONE, Ranks
+from vitlab.studies.plan import Asked, plan_pretrain
 from vitlab.studies.run import _check_ranks
 from vitlab.train import heartbeat
 from vitlab.train.heartbeat import heartbeat as watched
 from vitlab.train.masked import MaskedPatches
 from vitlab.train.objective import Sigmoid, Softmax
-from vitlab.train.optimizer import Adam
 from vitlab.train.run import RunFolder
 from vitlab.train.state import TrainState
 from vitlab.train.step import train_step
@@ -42,10 +43,10 @@ class Small(Digits):
 def fit(make_training, make_state, tmp_path):
     """Return a function that trains on the ranks it is given, and returns the losses and all parameters as one list."""
 
-    def run(ranks, folder=None, steps=STEPS, weights=None, labels=None, **changes):
-        plain = {"steps": STEPS, "batch_size": 8, "micro_batch_size": 2, "lr": 0.003, "optimizer": Adam()}
+    def run(ranks, folder=None, steps=STEPS, weights=None, labels=None, dropout=0.1, **changes):
+        plain = {"steps": STEPS, "batch_size": 8, "micro_batch_size": 2, "lr": 0.1}
         settings = make_training(**(plain | changes))
-        model = make_state(settings, dropout=0.0 if settings.parallel == "data" else 0.1).model
+        model = make_state(dropout=dropout).model
         state = TrainState.start(model, settings, weights, ranks)
         size = settings.batch_size // settings.pieces
         known = Small().labels if labels is None else labels
@@ -81,9 +82,9 @@ def opener(path, name, ranks):
 
 
 def close(one, other):
-    """Whether two trainings are the same to rounding: losses to five digits, weights to a fiftieth of an update."""
+    """Whether two trainings are the same to rounding, which Adam would blow up where a gradient is zero but for that."""
     np.testing.assert_allclose(one[0], other[0], rtol=1e-5)
-    np.testing.assert_allclose(one[1], other[1], atol=2e-5)
+    np.testing.assert_allclose(one[1], other[1], atol=1e-5)
     return True
 
 
@@ -142,9 +143,9 @@ def test_more_ranks_follow_the_losses_of_one(fit, parallel):
 
 
 def test_a_batch_in_pieces_is_the_update_of_the_whole_batch(fit):
-    whole = fit(ALONE, micro_batch_size=None)
-    assert close(fit(ALONE), whole)
-    assert close(together(2, lambda ranks: fit(ranks, micro_batch_size=4))[1], whole)
+    whole = fit(ALONE, micro_batch_size=None, dropout=0.0)  # dropout is drawn for each piece
+    assert close(fit(ALONE, dropout=0.0), whole)
+    assert close(together(2, lambda ranks: fit(ranks, micro_batch_size=4, dropout=0.0))[1], whole)
 
 
 def test_an_exact_run_has_the_same_bits_on_any_number_of_ranks(fit):
@@ -154,7 +155,7 @@ def test_an_exact_run_has_the_same_bits_on_any_number_of_ranks(fit):
 
 
 def test_clipping_looks_at_the_gradient_of_all_ranks(fit):
-    small = {"clip_norm": 0.01, "parallel": "sharded", "optimizer": {"type": "SGD"}, "lr": 10.0}
+    small = {"clip_norm": 0.01, "parallel": "sharded", "lr": 3.0}
     assert close(together(2, lambda ranks: fit(ranks, **small))[0], fit(ALONE, **small))
 
 
@@ -173,7 +174,7 @@ def test_a_checkpoint_is_resumed_on_another_number_of_ranks(fit, parallel, world
 
 
 KINDS = {
-    "class weights": {"objective": Softmax(), "weights": torch.tensor([1.0, 5.0, 0.2])},
+    "class weights": {"objective": Softmax(), "weights": np.array([1.0, 5.0, 0.2])},
     "several labels": {
         "objective": Sigmoid(),
         "labels": np.stack([np.arange(43) % 3, np.where(np.arange(43) % 2, -1, (np.arange(43) + 1) % 3)], 1),
@@ -188,26 +189,26 @@ def test_every_task_is_shared(fit, kind):
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_evaluation_counts_every_example_once(make_state, world):
-    source, model = Small(), make_state().model
+def test_evaluation_counts_every_example_once(world):
+    source, model = Small(), build(SHAPE.model_copy(update={"num_classes": 10}), seed=1, classes=Digits().classes)
 
     def count(ranks):
         evaluator = Accuracy(source, batch_size=5, ranks=ranks)
         values = evaluator(model)
-        return [dict(values), evaluator.last.logits.shape[0] if hasattr(evaluator.last, "logits") else None]
+        return [dict(values), len(evaluator.last.labels)]
 
     alone = count(ALONE)
+    assert alone[1] == 43
     for values, size in together(world, count):
         assert values == pytest.approx(alone[0]) and size == alone[1]
 
 
 @pytest.mark.parametrize("world", [3, 8])
-def test_ranks_that_cannot_share_a_batch_are_refused(make_training, world):
-    class Settings:
-        train = make_training(batch_size=8, micro_batch_size=2)
-
+def test_ranks_that_cannot_share_a_batch_are_refused(world):
+    asked = Asked(data="digits", steps=4, batch_size=8, changes=("train.micro_batch_size=2",), device="cpu")
+    settings = plan_pretrain(asked).settings
     with pytest.raises(SettingsError, match=f"^--processes: {world} cannot share batches of 4 pieces .*use 1, 2, 4"):
-        _check_ranks(Settings, Ranks(0, world))
+        _check_ranks(settings, Ranks(0, world))
 
 
 def lose(ranks, number, who=1):
