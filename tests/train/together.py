@@ -35,7 +35,7 @@ def forked(world, work, environment):
                 os.environ |= environment | {"WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)}
                 os.dup2(os.open(folder / f"{rank}.err", os.O_CREAT | os.O_WRONLY), 2)
                 torch.set_num_threads(1)
-                signal.alarm(60)  # no rank outlives a test that hangs
+                signal.alarm(20)  # no rank outlives a test that hangs
                 with joined() as ranks:
                     answer = work(ranks)
                     ranks.wait()

@@ -22,6 +22,7 @@ from vitlab.ranks import Ranks
 from vitlab.train.config import TrainSettings
 from vitlab.train.masked import MaskedTask
 from vitlab.train.objective import Task
+from vitlab.train.optimizer import SGD
 
 
 class Learner(nn.Module):
@@ -46,7 +47,7 @@ def replicate(learner: Learner, settings: TrainSettings, ranks: Ranks) -> nn.Mod
         SettingsError: the task cannot be sharded.
     """
     if settings.parallel == "sharded":
-        _check_shardable(learner)
+        _check_shardable(learner, settings)
         if ranks.world > 1:
             _shard(learner.model)
         return learner
@@ -56,10 +57,13 @@ def replicate(learner: Learner, settings: TrainSettings, ranks: Ranks) -> nn.Mod
     return DistributedDataParallel(learner, find_unused_parameters=unused, gradient_as_bucket_view=True)
 
 
-def _check_shardable(learner: Learner) -> None:
-    """Refuse what more than one block, or more than the model itself, has to gather."""
+def _check_shardable(learner: Learner, training: TrainSettings) -> None:
+    """Refuse what more than one block, or more than the model itself, has to gather, and what torch cannot do to parts."""
     settings = learner.model.settings
     shared = isinstance(settings, ViTSettings) and settings.position.place == "shared"
+    if isinstance(training.optimizer, SGD):
+        what = "'sharded' is not there for SGD, whose fused form in torch knows no tensors in parts"
+        raise SettingsError("train.parallel", what, "use --set train.optimizer=Adam, or leave it at 'data'")
     if shared or isinstance(learner.task, MaskedTask):
         what = f"'sharded' is not there for {'positions that all blocks share' if shared else 'MaskedPatches'}"
         raise SettingsError("train.parallel", what, "leave it at 'data': each rank then has the whole model")
