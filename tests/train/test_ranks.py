@@ -247,9 +247,12 @@ def test_a_lost_rank_is_named_by_the_others(monkeypatch, number, words):
     monkeypatch.setattr(heartbeat, "_GONE_SECONDS", 1.0)
     with agent() as environment:
         pids, folder = forked(3, lambda ranks: lose(ranks, number), environment)
-        for rank in (0, 2):
-            assert os.waitstatus_to_exitcode(os.waitpid(pids[rank], 0)[1]) == 1
-            said = (folder / f"{rank}.err").read_text().strip().splitlines()[-1]
-            assert f"rank 1 (process {pids[1]} on " in said and words in said and said.endswith("go on with --resume")
-        os.kill(pids[1], signal.SIGKILL)
-        os.waitpid(pids[1], 0)
+        try:
+            codes = [os.waitstatus_to_exitcode(os.waitpid(pids[rank], 0)[1]) for rank in (0, 2)]
+        finally:
+            os.kill(pids[1], signal.SIGKILL)
+            os.waitpid(pids[1], 0)
+    assert codes == [1, 1]
+    for rank in (0, 2):
+        said = (folder / f"{rank}.err").read_text().strip().splitlines()[-1]
+        assert f"rank 1 (process {pids[1]} on " in said and words in said and said.endswith("go on with --resume")

@@ -34,6 +34,7 @@ def forked(world, work, environment):
             try:
                 os.environ |= environment | {"WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)}
                 os.dup2(os.open(folder / f"{rank}.err", os.O_CREAT | os.O_WRONLY), 2)
+                sys.stderr = os.fdopen(2, "w", closefd=False)
                 torch.set_num_threads(1)
                 signal.alarm(20)  # no rank outlives a test that hangs
                 with joined() as ranks:
@@ -64,8 +65,10 @@ def agent():
     command += "; print(s.port, flush=True); sys.stdin.read()"
     with Popen([sys.executable, "-c", command], stdin=PIPE, stdout=PIPE, text=True) as process:
         port = process.stdout.readline().strip()
-        yield {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "True"}
-        process.communicate()
+        try:
+            yield {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        finally:
+            process.kill()
 
 
 def together(world, work, environment=None):

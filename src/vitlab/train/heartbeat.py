@@ -39,6 +39,7 @@ class Heartbeat:
         self._reads, self._reading = 0, False
         self._seen: dict[int, tuple[str, float]] = {}
         self._ended = threading.Event()
+        self._say("beat 0")  # so that a rank that is lost at once can be named
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -79,9 +80,7 @@ class Heartbeat:
             if parent and str(os.getppid()) != parent:
                 _leave(_gone("the process that launched the ranks", "is gone"))
             try:
-                state = f"read {self._reads}" if self._reading else f"beat {beats}"
-                who = f"process {os.getpid()} on {socket.gethostname()}"
-                self._store.set(self._key(self._ranks.rank), f"{state}|{who}")
+                self._say(f"read {self._reads}" if self._reading else f"beat {beats}")
                 slow = [rank for rank in range(self._ranks.world) if self._silent(rank) > SILENT_SECONDS]
             except RuntimeError:  # where the ranks meet is gone, and with it the rank or the agent that kept it
                 if not self._ended.is_set():
@@ -92,6 +91,10 @@ class Heartbeat:
                 stuck = self._seen[rank][0].startswith("read")
                 what = "has not got its next images" if stuck else "has not answered"
                 _leave(_gone(self._name(rank), f"{what} for {SILENT_SECONDS:.0f} seconds"))
+
+    def _say(self, state: str) -> None:
+        who = f"process {os.getpid()} on {socket.gethostname()}"
+        self._store.set(self._key(self._ranks.rank), f"{state}|{who}")
 
     def _silent(self, rank: int) -> float:
         """Return for how many seconds `rank` has said nothing new; none before its first word and after its last."""
