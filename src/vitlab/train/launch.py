@@ -82,7 +82,7 @@ def _send(ranks: Sequence["subprocess.Popen[bytes]"], number: int) -> None:
 def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> int | None:
     """Return which rank failed first once all have ended; the others have a moment for it when one has."""
     lost, deadline = None, float("inf")
-    while any(rank.poll() is None for rank in ranks):
+    while None in [rank.poll() for rank in ranks]:  # every one: the first may wait for one that is dead
         failed = [number for number, rank in enumerate(ranks) if rank.returncode]
         if failed and lost is None:
             lost, deadline = failed[0], time.monotonic() + _GRACE_SECONDS
