@@ -2,12 +2,14 @@
 
 import json
 import os
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
 from typing import Any, cast
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -16,15 +18,21 @@ from torch import Tensor
 PATIENCE = timedelta(minutes=10)
 """How long a collective waits; a rank that is dead or hangs is noticed, and named, long before (see `vitlab.train.heartbeat`)."""
 _SETUP = timedelta(days=1)  # rank 0 may look through a large data set first
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of `world` processes: its `rank` among all, and its number on this machine, which is that of its GPU."""
+    """One of `world` processes: its `rank` among all, and its number on this machine, which is that of its GPU.
+
+    `meeting` begins the names under which they keep what they tell each other.
+    """
 
     rank: int = 0
     world: int = 1
     local: int = 0
+    meeting: str = ""
+    _store: Any = field(default=None, repr=False, compare=False)
     _told: Any = field(default_factory=count, repr=False, compare=False)
 
     @property
@@ -37,11 +45,15 @@ class Ranks:
         each = of // self.world
         return range(self.rank * each, (self.rank + 1) * each)
 
+    def topic(self) -> str:
+        """Return a key that every rank gets, if all ask in the same order, and that was never used before."""
+        return f"topic/{next(self._told)}"
+
     def tell(self, value: Any = None) -> Any:
         """Return on every rank what the first gives: plain JSON values. The others wait for it, however long that takes."""
         if self.world == 1:
             return value
-        key, store = f"vitlab/{next(self._told)}", _store()
+        key, store = self.topic(), self._store
         if self.first:
             store.set(key, json.dumps(value))
             return value
@@ -66,7 +78,7 @@ class Ranks:
         """Return the strings of every rank, in the order of the ranks."""
         if self.world == 1:
             return [list(mine)]
-        store, key = _store(), f"vitlab/{next(self._told)}"
+        store, key = self._store, self.topic()
         store.set(f"{key}/{self.rank}", json.dumps(list(mine)))
         return [json.loads(store.get(f"{key}/{rank}")) for rank in range(self.world)]
 
@@ -86,6 +98,21 @@ class Ranks:
             for tensor, part in zip(tensors, theirs.split([tensor.numel() for tensor in tensors]), strict=True):
                 tensor.add_(part.view_as(tensor))
             distance *= 2
+
+    def report(self, topic: str, mine: Any) -> list[Any]:
+        """Return what every rank says on `topic`, plain JSON values, on the first one, elsewhere nothing: in any thread."""
+        if self.world == 1:
+            return [mine]
+        store, keys = self.connect(), [f"{topic}/{rank}" for rank in range(self.world)]
+        store.set(keys[self.rank], json.dumps(mine))
+        if not self.first:
+            return []
+        store.wait(keys, PATIENCE)
+        return [json.loads(store.get(key)) for key in keys]
+
+    def connect(self) -> Any:
+        """Return another store of keys and values that all ranks see, for a thread of its own."""
+        return cast(Any, dist).PrefixStore(self.meeting, _connected(host=False))
 
     def wait(self) -> None:
         """Return when every rank has come here."""
@@ -108,12 +135,41 @@ def joined() -> Generator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    rank = int(os.environ["RANK"])
+    store, meeting = _meet(rank, world)
+    dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=world)
     try:
-        yield Ranks(int(os.environ["RANK"]), world, local)
+        yield Ranks(rank, world, local, meeting, store)
     finally:
         dist.destroy_process_group()
 
 
-def _store() -> Any:
-    return cast(Any, dist.distributed_c10d)._get_default_store()
+def _meet(rank: int, world: int) -> tuple[Any, str]:
+    """Return a store that this start of the ranks has for itself, and how its keys begin.
+
+    The store of torchrun's agent outlives restarts, with all that ranks have said there before, and the number of restarts may
+    differ between the agents of two machines. So every rank shows the first a word that nobody used before, and gets for it the
+    one that the first has chosen.
+    """
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
+    store, mine = _connected(host=rank == 0 and not hosted), uuid4().hex
+    if rank > 0:
+        store.set(f"vitlab/hello/{rank}", mine)
+        store.wait([f"vitlab/welcome/{mine}"], PATIENCE)
+        mine = store.get(f"vitlab/welcome/{mine}").decode()
+        store.set(f"vitlab/{mine}/{rank}", "here")
+    missing = set(range(1, world)) if rank == 0 else set[int]()
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"vitlab/{mine}/{other}"]):
+                missing.remove(other)
+            elif store.check([f"vitlab/hello/{other}"]):
+                store.set(f"vitlab/welcome/{store.get(f'vitlab/hello/{other}').decode()}", mine)
+        time.sleep(_POLL_SECONDS)
+    meeting = f"vitlab/{mine}/"
+    return cast(Any, dist).PrefixStore(meeting, store), meeting
+
+
+def _connected(*, host: bool) -> Any:
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return cast(Any, dist).TCPStore(address, port, is_master=host, timeout=PATIENCE, wait_for_workers=False)

@@ -157,12 +157,15 @@ def test_metrics_name_the_evaluation_and_count_the_images(go):
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_writes_a_checkpoint_and_the_resumed_run_ends_as_if_there_had_been_none(go, number, snapshot, same):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_writes_a_checkpoint_and_the_resumed_run_ends_as_if_there_had_been_none(
+    go, number, code, snapshot, same
+):
     before = signal.getsignal(number)
     events = Events({3: lambda: os.kill(os.getpid(), number)})
     with pytest.raises(Interrupted) as caught:
         go(events=events)
+    assert caught.value.exit_code == code
     assert caught.value.step == 3 and caught.value.events[-2:] == [("step", 3), ("save", 3)]
     assert signal.getsignal(number) is before
     resumed, state = go(resume=True)
@@ -173,7 +176,9 @@ def test_a_signal_writes_a_checkpoint_and_the_resumed_run_ends_as_if_there_had_b
     assert (go.path / names[0]).read_bytes() == (go.path / names[1]).read_bytes()
 
 
-def test_a_second_signal_ends_at_once(go):
+def test_a_second_signal_ends_at_once(go, monkeypatch):
+    monkeypatch.setattr("vitlab.train.stop._ONE_REQUEST_SECONDS", 0.0)
+
     def twice():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)

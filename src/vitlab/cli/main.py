@@ -53,7 +53,10 @@ def options(
 
 
 def run() -> None:
-    """Run the command line and exit: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted."""
+    """Run the command line and exit.
+
+    0 done, 1 the work failed, 2 the request was wrong, 130 interrupted, 75 a training was asked to stop by SIGTERM: start it again.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
     logging.getLogger("vitlab").addHandler(handler)

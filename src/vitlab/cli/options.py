@@ -137,7 +137,14 @@ Processes = Annotated[
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Change any setting: --set train.optimizer.weight_decay=0.03")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out; DATA and options may be left out.")]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue the run in --out; DATA and options may be left out. With DATA it is started where there is none yet: one "
+        "command that a scheduler can give every time.",
+    ),
+]
 Override = Annotated[
     bool, typer.Option("--override-resume", help="Resume although settings differ; those of before are kept beside.")
 ]

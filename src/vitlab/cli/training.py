@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ def interruptible(say: Callable[[str], None], remedy: str) -> Generator[None]:
         yield
     except Interrupted as stop:
         say(f"interrupted at step {stop.step}; {remedy}")
-        raise SystemExit(128 + signal.SIGINT) from None
+        raise SystemExit(stop.exit_code) from None
 
 
 def train(
@@ -47,6 +46,8 @@ def train(
     override: bool = False,
 ) -> None:
     """Carry out the run that `asked` plans; with `resume`, continue the one in `out`, as it was started if no data is named.
+
+    With data, `resume` starts the run where there is none yet: so that a scheduler may give the same command again and again.
 
     With several `processes` this one only launches them; each comes here too, knowing its rank from the environment, as it does
     under torchrun.
@@ -83,8 +84,8 @@ def _follow(ranks: "Ranks") -> None:
         else:
             assert planned is not None  # the first rank makes a plan for every start
             run.start(planned, Path(folder), Quiet(), nothing, ranks=ranks)
-    except Interrupted:
-        raise SystemExit(128 + signal.SIGINT) from None
+    except Interrupted as stop:
+        raise SystemExit(stop.exit_code) from None
 
 
 def _lead(
@@ -96,6 +97,7 @@ def _lead(
     from vitlab.studies import run
     from vitlab.studies.plan import Asked, divided_as
     from vitlab.train.progress import Terminal
+    from vitlab.train.run import is_run
 
     console, say = console_and_say()
     if resume and out is None:
@@ -113,6 +115,9 @@ def _lead(
         folder = Path("runs") / f"{recipe}-{Path(asked.data or '').resolve().name}"
     if planned is not None:
         _say_plan(planned, folder, say)
+    if resume and planned is not None and not is_run(folder):
+        say("resume   nothing there yet: the run starts")
+        resume = False
     ranks.tell([str(folder.absolute()), resume, override, to_json(planned.settings) if planned else None])
     watcher = Terminal(console)
     with interruptible(say, f"continue with: vitlab {sys.argv[1]} --resume --out {shlex.quote(str(folder))}"):

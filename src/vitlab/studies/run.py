@@ -40,6 +40,7 @@ from vitlab.train.run import (
     read_metrics,
     refuse_taken,
 )
+from vitlab.train.space import check_space, checkpoint_bytes, lacking
 from vitlab.train.state import TrainState
 from vitlab.train.watcher import Watcher
 from vitlab.weights.load import fit, load, read
@@ -111,6 +112,7 @@ def start(
         _use_threads(ranks.tell(), say)
         with explained(settings):
             return _finish(settings, data, model, RunFolder.follow(out, ranks), watcher, say)
+    check_space(out, checkpoint_bytes(model, settings.train))
     environment = _environment(settings, ranks)
     with explained(settings), RunFolder.create(out, to_json(settings), environment, ranks) as run:
         if data.bad:
@@ -152,6 +154,8 @@ def resume(
         data = _open_data(settings, say, given, ranks)
         _use_threads(int(run.environment()["threads"]), say)
         model = given.model if given else first_model(settings, data.train, say)
+        if lack := lacking(out, checkpoint_bytes(model, settings.train)):
+            say(f"{out}: {lack}")
         with explained(settings):
             return _finish(settings, data, model, run, watcher, say, replaced=stored)
 

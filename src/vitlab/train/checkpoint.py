@@ -9,7 +9,6 @@ in the form that other libraries use says which file has what. So it can be read
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ MANIFEST = "manifest.json"
 MODEL, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
 KEEP = 2
 """How many whole checkpoints stay: the newest, and one to fall back on if it rots."""
-_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy in memory of a state, or of this rank's part of it, as the files of a checkpoint."""
+    """A copy in memory of a state, or of this rank's part of it, as the files of a checkpoint.
+
+    `topic` is what the `ranks` that have a part speak about it under.
+    """
 
     step: int
     ranks: Ranks
+    topic: str
     tensors: Mapping[str, tuple[Mapping[str, Tensor], dict[str, str] | None]]
     texts: Mapping[str, str]
 
@@ -68,7 +70,7 @@ def take(state: TrainState, metrics_bytes: int) -> Snapshot | None:
 
     A collective: every rank has to call it at the same step.
     """
-    ranks = state.ranks
+    ranks, topic = state.ranks, state.ranks.topic()
     counts = {"step": state.step, "metrics_bytes": metrics_bytes, "skipped": state.skipped}
     standing = state.standing and vars(state.standing)
     progress = json.dumps({"version": VERSION, **counts, "recent": state.recent, "standing": standing})
@@ -77,7 +79,7 @@ def take(state: TrainState, metrics_bytes: int) -> Snapshot | None:
             return None
         model, optimizer = state.files()
         tensors = {MODEL: (model, metadata(state.model)), OPTIMIZER: (optimizer, None)}
-        return Snapshot(state.step, ALONE, tensors, {PROGRESS: progress})
+        return Snapshot(state.step, ALONE, topic, tensors, {PROGRESS: progress})
     parts: dict[str, tuple[Mapping[str, Tensor], dict[str, str] | None]] = {}
     texts = {PROGRESS: progress}
     for name, all_tensors, says in zip((MODEL, OPTIMIZER), state.files(), (metadata(state.model), None), strict=True):
@@ -85,7 +87,7 @@ def take(state: TrainState, metrics_bytes: int) -> Snapshot | None:
         mine = _part(name, ranks.rank, ranks.world)
         parts[mine] = ({key: value for key, value in all_tensors.items() if homes[key] == mine}, says)
         texts[_index(name)] = json.dumps({"metadata": {}, "weight_map": homes})
-    return Snapshot(state.step, ranks, parts, texts if ranks.first else {})
+    return Snapshot(state.step, ranks, topic, parts, texts if ranks.first else {})
 
 
 def _part(name: str, rank: int, world: int) -> str:
@@ -112,16 +114,9 @@ def prepare(folder: Path, step: int) -> None:
 def commit(folder: Path, snapshot: Snapshot) -> Path:
     """Write `snapshot` into its draft, which `prepare` made; the first rank gives it its name and deletes what is old."""
     draft, final, ranks = draft_of(folder, snapshot.step), folder / f"step-{snapshot.step:06d}", snapshot.ranks
-    sums: dict[str, str] = {}
-    for name, (tensors, says) in snapshot.tensors.items():
-        sums[name] = _written(draft / name, safetensors.torch.save(dict(tensors), says))
-    for name, text in snapshot.texts.items():
-        sums[name] = _written(draft / name, text.encode())
+    sums = _write_part(draft, snapshot)
     if not ranks.first:
-        files.write_atomic(_sums_of(draft, ranks.rank), json.dumps(sums).encode())
         return final
-    for rank in range(1, ranks.world):
-        sums |= _await_sums(_sums_of(draft, rank))
     files.write_bytes(draft / MANIFEST, json.dumps(sums, indent=1).encode())
     files.flush_folder(draft)
     files.remove(final)  # only ever a damaged one that a resumed run passes again
@@ -132,22 +127,33 @@ def commit(folder: Path, snapshot: Snapshot) -> Path:
     return final
 
 
+def _write_part(draft: Path, snapshot: Snapshot) -> dict[str, str]:
+    """Write the files of this rank and return their checksums, on the first rank those of all once they are written.
+
+    Raises:
+        OSError: a rank could not write its part.
+    """
+    sums: dict[str, str] = {}
+    failure: OSError | None = None
+    try:
+        for name, (tensors, says) in snapshot.tensors.items():
+            sums[name] = _written(draft / name, safetensors.torch.save(dict(tensors), says))
+        for name, text in snapshot.texts.items():
+            sums[name] = _written(draft / name, text.encode())
+    except OSError as error:
+        failure = error
+    for rank, (theirs, reason) in enumerate(snapshot.ranks.report(snapshot.topic, [sums, failure and str(failure)])):
+        sums |= theirs
+        if reason and failure is None:
+            failure = OSError(f"rank {rank}: {reason}")
+    if failure is not None:
+        raise failure
+    return sums
+
+
 def _written(path: Path, data: bytes) -> str:
     files.write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
-
-
-def _sums_of(draft: Path, rank: int) -> Path:
-    return draft / f"rank-{rank}.json"
-
-
-def _await_sums(path: Path) -> dict[str, str]:
-    """Return the checksums of another rank's files once it has written them all; a rank that is lost ends the run anyway."""
-    while not path.exists():
-        time.sleep(_POLL_SECONDS)
-    sums = json.loads(path.read_text())
-    files.remove(path)
-    return sums
 
 
 def write(folder: Path, state: TrainState, metrics_bytes: int) -> Path:

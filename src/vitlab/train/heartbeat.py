@@ -8,8 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import torch.distributed as dist
 
@@ -36,10 +35,11 @@ class Heartbeat:
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._store = _store()
+        self._store = ranks.connect()
         self._reads, self._reading = 0, False
         self._seen: dict[int, tuple[str, float]] = {}
         self._ended = threading.Event()
+        self._say("beat 0")  # so that a rank that is lost at once can be named
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -80,9 +80,7 @@ class Heartbeat:
             if parent and str(os.getppid()) != parent:
                 _leave(_gone("the process that launched the ranks", "is gone"))
             try:
-                state = f"read {self._reads}" if self._reading else f"beat {beats}"
-                who = f"process {os.getpid()} on {socket.gethostname()}"
-                self._store.set(self._key(self._ranks.rank), f"{state}|{who}")
+                self._say(f"read {self._reads}" if self._reading else f"beat {beats}")
                 slow = [rank for rank in range(self._ranks.world) if self._silent(rank) > SILENT_SECONDS]
             except RuntimeError:  # where the ranks meet is gone, and with it the rank or the agent that kept it
                 if not self._ended.is_set():
@@ -94,6 +92,10 @@ class Heartbeat:
                 what = "has not got its next images" if stuck else "has not answered"
                 _leave(_gone(self._name(rank), f"{what} for {SILENT_SECONDS:.0f} seconds"))
 
+    def _say(self, state: str) -> None:
+        who = f"process {os.getpid()} on {socket.gethostname()}"
+        self._store.set(self._key(self._ranks.rank), f"{state}|{who}")
+
     def _silent(self, rank: int) -> float:
         """Return for how many seconds `rank` has said nothing new; none before its first word and after its last."""
         said = self._store.get(self._key(rank)).decode() if self._store.check([self._key(rank)]) else _ENDED
@@ -104,7 +106,7 @@ class Heartbeat:
         return time.monotonic() - self._seen[rank][1]
 
     def _key(self, rank: int) -> str:
-        return f"vitlab/beat/{rank}"
+        return f"beat/{rank}"
 
     def _name(self, rank: int) -> str:
         return f"rank {rank} ({self._seen[rank][0].partition('|')[2] or 'not seen yet'})"
@@ -141,8 +143,3 @@ def _leave(error: RankError) -> None:
     sys.stderr.write(f"vitlab: {error}\n")
     sys.stderr.flush()
     os._exit(1)
-
-
-def _store() -> Any:
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return cast(Any, dist).TCPStore(address, port, is_master=False, timeout=timedelta(seconds=30))

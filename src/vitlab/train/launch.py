@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitlab.errors import RankError
+from vitlab.train.stop import exit_code, stop_request
 
 LAUNCHER = "VITLAB_LAUNCHER"
 """The environment variable with the process that launched a rank: a rank does not outlive it."""
@@ -25,7 +26,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     """Run `vitlab` with `arguments` as `processes` ranks and return the exit code, that of the first rank where it has one.
 
     The first rank has the terminal. What the others say is kept until one of them fails. Each gets an equal part of the cores.
-    SIGINT and SIGTERM are passed on to all, so that a second one ends them at once.
+    A signal that asks for a stop is passed on to all, a second one ends them at once.
 
     Raises:
         RankError: a rank was killed, or failed where the first one did not.
@@ -34,18 +35,17 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         paths = [Path(logs) / f"rank-{rank}.log" for rank in range(processes)]
         environment = _environment(processes)
         ranks = [_start(rank, arguments, environment, path) for rank, path in enumerate(paths)]
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in before:
-            signal.signal(number, lambda number, _: _send(ranks, number))
+        request = stop_request(lambda number: _send(ranks, number), lambda _: _send(ranks, signal.SIGKILL))
         try:
-            lost = _wait(ranks)
+            with request as stop:
+                lost = _wait(ranks)
         finally:
             _send(ranks, signal.SIGKILL)
-            for number, handler in before.items():
-                signal.signal(number, handler)
         code = ranks[0].returncode
         if code >= 0 and (code or lost is None):
             return code
+        if stop.number:  # a second request
+            return exit_code(stop.number)
         assert lost is not None
         raise RankError(f"rank {lost}", _story(ranks[lost], paths[lost]), "go on with --resume")
 
@@ -82,7 +82,7 @@ def _send(ranks: Sequence["subprocess.Popen[bytes]"], number: int) -> None:
 def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> int | None:
     """Return which rank failed first once all have ended; the others have a moment for it when one has."""
     lost, deadline = None, float("inf")
-    while any(rank.poll() is None for rank in ranks):
+    while None in [rank.poll() for rank in ranks]:  # every one: the first may wait for one that is dead
         failed = [number for number, rank in enumerate(ranks) if rank.returncode]
         if failed and lost is None:
             lost, deadline = failed[0], time.monotonic() + _GRACE_SECONDS

@@ -1,10 +1,8 @@
 """The training loop."""
 
 import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -21,17 +19,19 @@ from vitlab.train.run import RunFolder
 from vitlab.train.spikes import WINDOW, is_spike
 from vitlab.train.state import TrainState
 from vitlab.train.step import Update, train_step
+from vitlab.train.stop import StopRequest, exit_code, stop_request
 from vitlab.train.watcher import Watcher
 
 Evaluator = Callable[[Classifier], Mapping[str, float]]
 
 
 class Interrupted(Exception):  # noqa: N818  (an event, not an error: the run is whole and can go on)
-    """The run was asked to stop and can be continued at `step`."""
+    """The run was asked to stop, by signal `number`, and can be continued at `step`."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(step)
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        super().__init__(step, number)
         self.step = step
+        self.exit_code = exit_code(number)
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
     Where the device works by itself the numbers of an update are read when the next one is under way.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; a checkpoint was written first. A second signal ends the process at once.
+        Interrupted: Ctrl-C, SIGTERM or SIGUSR1 to any of the ranks; a checkpoint was written first. A second one ends the process.
         BadImagesError: an image cannot be decoded; every such image is named.
         NonFiniteError: the loss or the gradient is not finite.
         CheckpointError: the last checkpoint could not be written.
@@ -63,11 +63,11 @@ def train(
         keep_freed_memory(not settings.remat)
     watcher.started(state.step, settings.steps, settings.batch_size)
     try:
-        with prepared(state.model, settings), _stop_requests() as stop_requested, heartbeat(state.ranks) as beat:
+        with prepared(state.model, settings), stop_request() as stop, heartbeat(state.ranks) as beat:
             places = Pieces(state.step, settings.steps, settings.pieces, state.ranks)
             pieces = load(batches, places, workers)
             pieces = timed(beat.watch(pieces) if beat else pieces, watcher.waited)
-            _Loop(state, pieces, settings, run, evaluators, watcher).go(stop_requested)
+            _Loop(state, pieces, settings, run, evaluators, watcher).go(stop)
     except ImageError as error:  # outside, so that Ctrl-C ends the search for others
         raise bad_images_error(batches.source, error, batches.spec.limits, workers) from error
 
@@ -83,16 +83,16 @@ class _Loop:
     pending: Update | None = None
     stopping: bool = False
 
-    def go(self, stop_requested: Callable[[], bool]) -> None:
+    def go(self, stop: StopRequest) -> None:
         """Train to the last step."""
         state, settings, first = self.state, self.settings, self.state.step
         try:
             while state.step < settings.steps:
                 if state.step > first:
-                    self._between(stop_requested)
+                    self._between(stop)
                 if self._patience_is_over():
                     break
-                asked = stop_requested()
+                asked = bool(stop.number)
                 mine = islice(self.pieces, len(state.ranks.share(settings.pieces)))
                 update = train_step(state, mine, settings, stop=asked)
                 self._read_pending()
@@ -114,7 +114,7 @@ class _Loop:
         standing, patience = self.state.standing, self.settings.patience
         return standing is not None and patience is not None and standing.since >= patience
 
-    def _between(self, stop_requested: Callable[[], bool]) -> None:
+    def _between(self, stop: StopRequest) -> None:
         """Do what is due between two steps."""
         step, settings = self.state.step, self.settings
         evaluation_due, checkpoint_due = _due(step, settings.eval_every), _due(step, settings.checkpoint_every)
@@ -125,14 +125,15 @@ class _Loop:
         if self._patience_is_over():
             return  # the end saves
         # alone, a request is seen at once; several ranks see it where all of them know of it
-        self.stopping = self.stopping or (self.state.ranks.world == 1 and stop_requested())
+        self.stopping = self.stopping or (self.state.ranks.world == 1 and stop.number > 0)
         if self.stopping:
             self._read_pending()
         if checkpoint_due or self.stopping:
             self._save()
         if self.stopping:
             self.run.finish_checkpoint()
-            raise Interrupted(step)
+            asked = [int(number) for rank in self.state.ranks.words([str(int(stop.number))]) for number in rank]
+            raise Interrupted(step, max(asked))
 
     def _read_pending(self) -> None:
         """Log the numbers of the update that was not read yet."""
@@ -195,25 +196,3 @@ class _Loop:
 
 def _due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
-
-
-@contextmanager
-def _stop_requests() -> Generator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request that the loop reads between steps; the second acts as it always does."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, _: object) -> None:
-        requested.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield requested.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,12 +1,15 @@
 """The run folder: settings, environment, metrics, checkpoints, and the finished model; one owner at a time."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import platform
 import socket
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any, cast
 from weakref import WeakSet
@@ -16,7 +19,7 @@ import torch
 
 from vitlab import files
 from vitlab.config import read_json
-from vitlab.errors import RunFolderError
+from vitlab.errors import CheckpointError, RunFolderError
 from vitlab.ranks import ALONE, Ranks
 from vitlab.train import checkpoint
 from vitlab.train.saver import Saver
@@ -30,6 +33,7 @@ BAD_IMAGES, CLASS_WEIGHTS = "bad_images.txt", "class_weights.json"
 MANIFEST = "manifest.json"
 """The checksums of what will not change any more: the settings and environments, in the end also the metrics and the model."""
 
+log = logging.getLogger("vitlab")
 
 _held: WeakSet[IO[str]] = WeakSet()
 """Locks that this process holds. A forked worker lets go of them, else it would hold them on when this process is killed."""
@@ -42,11 +46,12 @@ class RunFolder:
     def __init__(self, path: Path, lock: IO[str] | None, ranks: Ranks = ALONE) -> None:
         self.path, self.ranks = path, ranks
         self._lock = lock
-        self._saver = Saver(path / CHECKPOINTS)
-        self._metrics: IO[bytes] | None = None
+        self._saver = Saver(path / CHECKPOINTS, ranks)
+        self._metrics: FileIO | None = None
+        self._unwritten = bytearray()
         try:
             if lock is not None:
-                self._metrics = (path / METRICS).open("ab")
+                self._metrics = (path / METRICS).open("ab", buffering=0)
         except OSError:
             cast(IO[str], lock).close()
             raise
@@ -85,8 +90,10 @@ class RunFolder:
         Raises:
             RunFolderError: the folder is no run, cannot be written, or is in use.
         """
-        if not (path / CONFIG).exists():
-            raise RunFolderError(path, "is not a run (it has no config.json)", "start it without --resume")
+        if not is_run(path):
+            raise RunFolderError(
+                path, "is not a run (it has no config.json)", "start it without --resume, or name DATA"
+            )
         try:
             return cls(path, _lock(path), ranks)
         except OSError as error:
@@ -116,8 +123,16 @@ class RunFolder:
             return
         for name, value in values.items():
             line = json.dumps({"step": step, "images": images, "name": name, "value": value})
-            self._metrics.write(line.encode() + b"\n")
-        self._metrics.flush()
+            self._unwritten += line.encode() + b"\n"
+        self._write_metrics(self._metrics)
+
+    def _write_metrics(self, metrics: FileIO) -> None:
+        """Write the lines that are not in the file yet; where the disk is full they wait for the next ones."""
+        try:
+            while self._unwritten:
+                del self._unwritten[: metrics.write(self._unwritten)]
+        except OSError as error:
+            log.warning("%s: cannot be written (%s); training goes on", self.path / METRICS, error.strerror)
 
     def note(self, event: Mapping[str, Any]) -> None:
         """Add an event with the images that it is about to the events file; after a crash one may stand there twice."""
@@ -132,8 +147,9 @@ class RunFolder:
         """
         written = 0
         if self._metrics is not None:
-            self._metrics.flush()
-            os.fsync(self._metrics.fileno())
+            self._write_metrics(self._metrics)
+            with contextlib.suppress(OSError):  # a full disk; the checkpoint will say so
+                os.fsync(self._metrics.fileno())
             written = self._metrics.tell()
         self._saver.save(state, written)
 
@@ -174,12 +190,19 @@ class RunFolder:
         """Write the finished model; its name appears only when it is complete.
 
         A collective: every rank has to call it where parameters are sharded.
+
+        Raises:
+            CheckpointError: it could not be written.
         """
         tensors, _ = state.files()
-        if self._lock is not None:
-            data = safetensors.torch.save(tensors, metadata(state.model))
-            self._list_files({MODEL: hashlib.sha256(data).hexdigest()}, METRICS, CLASS_WEIGHTS, BAD_IMAGES)
-            files.write_atomic(self.path / MODEL, data)
+        try:
+            if self._lock is not None:
+                data = safetensors.torch.save(tensors, metadata(state.model))
+                self._list_files({MODEL: hashlib.sha256(data).hexdigest()}, METRICS, CLASS_WEIGHTS, BAD_IMAGES)
+                files.write_atomic(self.path / MODEL, data)
+        except OSError as error:
+            what = f"cannot be written ({error.strerror})"
+            raise CheckpointError(self.path / MODEL, what, "make room, and go on with --resume") from None
 
     def note_environment(self, step: int, environment: Mapping[str, Any]) -> None:
         """Write what the run goes on with from `step` on, unless that is as before; `environment_at` finds it."""
@@ -213,6 +236,11 @@ class RunFolder:
         if kind is not KeyboardInterrupt:  # that one ends at once, and leaves the checkpoint before
             self._saver.wait()
         self.close()
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a run was started in the folder `path`."""
+    return (path / CONFIG).exists()
 
 
 def refuse_taken(path: Path) -> None:

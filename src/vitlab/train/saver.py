@@ -1,10 +1,13 @@
 """Saver: writes checkpoints while training goes on, one at a time."""
 
+import contextlib
 import logging
 import threading
 from pathlib import Path
 
+from vitlab import files
 from vitlab.errors import CheckpointError
+from vitlab.ranks import Ranks
 from vitlab.train import checkpoint
 from vitlab.train.state import TrainState
 
@@ -14,8 +17,8 @@ log = logging.getLogger("vitlab")
 class Saver:
     """Copies a state and writes the copy in a thread; what cannot be written is said, and tried again with the next state."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, ranks: Ranks) -> None:
+        self._folder, self._ranks = folder, ranks
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -40,14 +43,17 @@ class Saver:
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is on the disk.
+        """Wait until the last checkpoint is on the disk, whole; every rank has to call it.
 
         Raises:
             CheckpointError: it could not be written.
         """
         self.wait()
-        if self._error is not None:
-            what = f"the last checkpoint could not be written ({_reason(self._error)})"
+        failed = [
+            reason for rank in self._ranks.words([_reason(self._error)] if self._error else []) for reason in rank
+        ]
+        if failed:
+            what = f"the last checkpoint could not be written ({failed[0]})"
             raise CheckpointError(self._folder, what, "make room, and go on with --resume") from self._error
 
     def _write(self, snapshot: checkpoint.Snapshot) -> None:
@@ -56,6 +62,9 @@ class Saver:
             self._error = None
         except Exception as error:
             self._error = error
+            if snapshot.ranks.first:
+                with contextlib.suppress(OSError):  # a disk that is full needs the room
+                    files.remove(checkpoint.draft_of(self._folder, snapshot.step))
 
     def wait(self) -> None:
         """Wait until the last checkpoint is written, or could not be."""
