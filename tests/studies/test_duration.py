@@ -45,7 +45,7 @@ def test_layers_that_are_computed_again_take_a_third_more(settings, rates, chang
 def test_more_devices_are_faster_and_the_precision_is_the_runs(settings, rates):
     changed = override(settings, ["train.precision=bfloat16"])
     line = time_line(changed, world=4)
-    assert "4 times this CPU" in line and "in bfloat16" in line and rates == [torch.bfloat16]
+    assert "what 4 processes like this one can do" in line and "in bfloat16" in line and rates == [torch.bfloat16]
     assert speed_of(line) == pytest.approx(4 * speed_of(time_line(settings)), rel=0.01)
 
 

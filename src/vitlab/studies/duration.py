@@ -30,11 +30,11 @@ def time_line(settings: RunSettings, world: int = 1, held_out: int = 0) -> str |
     speed = share * rate / made
     evaluations = train.steps // train.eval_every if train.eval_every else 1
     seconds = train.steps * train.batch_size / speed + evaluations * held_out * flops / PASSES / (share * rate)
-    devices = _NAMES.get(device.type, str(device)) if world == 1 else f"{world} times {_NAMES.get(device.type, device)}"
+    devices = _NAMES.get(device.type, str(device)) if world == 1 else f"{world} processes like this one"
     measured = f"{rate / 1e12:,.1f} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:,.0f} GFLOP/s"
     return (
         f"about {spoken(seconds)} at {_figure(speed)} images/s, if it uses {100 * share:.0f} % of what {devices} "
-        f"can do ({measured} in {train.precision}); how much it does is said as it goes"
+        f"can do ({measured} in {train.precision}); what it really uses is said as it goes"
     )
 
 
