@@ -179,6 +179,7 @@ class RunFolder:
             state.restore(found.step, found.parameters, found.optimizer, *told)
         if self._metrics is not None:
             self._metrics.truncate(found.metrics_bytes if found else 0)
+            self._metrics.seek(0, os.SEEK_END)  # what is saved before anything is logged counts these bytes
         return found.rejected if found else ()
 
     def write(self, name: str, text: str) -> None:
