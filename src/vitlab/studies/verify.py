@@ -24,6 +24,7 @@ from vitlab.studies.recipe import RunSettings
 from vitlab.studies.record import Record, read_record
 from vitlab.studies.run import begin, first_model, training_data
 from vitlab.train import checkpoint
+from vitlab.train.preparation import prepared
 from vitlab.train.run import CHECKPOINTS, CONFIG, MANIFEST, MODEL, config_at, describe_environment, environment_at
 from vitlab.train.step import StepResult, train_step
 
@@ -193,7 +194,8 @@ def _make(settings: RunSettings, source: Source, path: Path | None) -> StepResul
     if stored is not None:
         state.restore(stored.step, stored.parameters, stored.optimizer, stored.recent, stored.skipped)
     pieces = load(batches, Pieces(state.step, state.step + 1, settings.train.pieces), 0)
-    return train_step(state, pieces, settings.train).read(state)
+    with prepared(state.model, settings.train):
+        return train_step(state, pieces, settings.train).read(state)
 
 
 def _reasons(settings: RunSettings, environment: Mapping[str, Any]) -> list[str]:
