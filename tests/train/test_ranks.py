@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.train.conftest import SHAPE
-from tests.train.together import agent, forked, together
+from tests.train.together import Ended, agent, forked, together
 from vitlab.data.digits import Digits
 from vitlab.data.loader import Pieces, TrainBatches, load
 from vitlab.data.transforms import Augment
-from vitlab.errors import SettingsError
+from vitlab.errors import ImageError, SettingsError
 from vitlab.evals.classify import Accuracy
 from vitlab.models.classifier import build
 from vitlab.ranks import ALONE, Ranks
@@ -256,3 +256,18 @@ def test_a_lost_rank_is_named_by_the_others(monkeypatch, number, words):
     for rank in (0, 2):
         said = (folder / f"{rank}.err").read_text().strip().splitlines()[-1]
         assert f"rank 1 (process {pids[1]} on " in said and words in said and said.endswith("go on with --resume")
+
+
+def test_a_rank_that_fails_says_why_to_the_others():
+    def fail(ranks):
+        with watched(ranks):
+            for step in range(10**6):
+                ranks.sum(torch.ones(1))
+                if ranks.rank == 1 and step == 20:
+                    raise ImageError("dog/7.png", "PNG file is truncated", "repair it")
+
+    with agent() as environment, pytest.raises(Ended) as caught:
+        together(2, fail, environment)
+    said = caught.value.said[0].strip().splitlines()[-1]
+    assert "RankError: rank 1 (process " in said
+    assert said.endswith("): dog/7.png: PNG file is truncated; repair it; go on with --resume")
