@@ -15,14 +15,16 @@ from vitlab.data.transforms import Augment
 from vitlab.errors import ImageError, SettingsError
 from vitlab.evals.classify import Accuracy
 from vitlab.models.classifier import build
+from vitlab.nn.pooling import AttentionPool, Mean
 from vitlab.ranks import ALONE, Ranks
 from vitlab.studies.plan import Asked, plan_pretrain
 from vitlab.studies.run import _check_ranks
 from vitlab.train import heartbeat
 from vitlab.train.heartbeat import heartbeat as watched
 from vitlab.train.masked import MaskedPatches
-from vitlab.train.objective import Sigmoid, Softmax
+from vitlab.train.objective import Sigmoid, Softmax, build_task
 from vitlab.train.optimizer import SGD, Adam
+from vitlab.train.replicas import Learner, has_unused
 from vitlab.train.run import RunFolder
 from vitlab.train.state import TrainState
 from vitlab.train.step import train_step
@@ -271,3 +273,18 @@ def test_a_rank_that_fails_says_why_to_the_others():
     said = caught.value.said[0].strip().splitlines()[-1]
     assert "RankError: rank 1 (process " in said
     assert said.endswith("): dog/7.png: PNG file is truncated; repair it; go on with --resume")
+
+
+@pytest.mark.parametrize(
+    ("changes", "unused"),
+    [({}, False), ({"pool": Mean()}, False), ({"pool": Mean(norm="mean")}, True), ({"pool": AttentionPool()}, True),
+     ({"representation_dim": 8}, True)],
+)  # fmt: skip
+def test_what_gets_no_gradient_is_known(changes, unused):
+    """Ranks that wait for such a gradient fail, and torch warns of those that look for what is not there."""
+    model = build(SHAPE.model_copy(update={"num_classes": None, **changes}), seed=1)
+    learner = Learner(model, build_task(MaskedPatches(), model.settings))
+    learner(
+        torch.zeros(2, 3, *model.settings.image_size, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
+    ).sum().backward()
+    assert any(parameter.grad is None for parameter in learner.parameters()) == unused == has_unused(learner)

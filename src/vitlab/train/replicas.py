@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vitlab.errors import SettingsError
 from vitlab.models.classifier import Classifier
-from vitlab.models.vit import ViTSettings
+from vitlab.models.vit import ViT, ViTSettings
 from vitlab.nn.remat import stacks
 from vitlab.ranks import Ranks
 from vitlab.train.config import TrainSettings
@@ -49,8 +49,15 @@ def replicate(learner: Learner, settings: TrainSettings, ranks: Ranks) -> nn.Mod
         return learner
     if ranks.world == 1 or settings.exact:
         return learner
-    unused = isinstance(learner.task, MaskedTask)  # what only the head reads gets no gradient
-    return DistributedDataParallel(learner, find_unused_parameters=unused, gradient_as_bucket_view=True)
+    return DistributedDataParallel(learner, find_unused_parameters=has_unused(learner), gradient_as_bucket_view=True)
+
+
+def has_unused(learner: Learner) -> bool:
+    """Return whether parameters get no gradient: those of what only a head reads, where patches are predicted instead."""
+    if not (isinstance(learner.task, MaskedTask) and isinstance(learner.model, ViT)):
+        return False
+    parts = [part for part in (learner.model.pooling, learner.model.representation) if part is not None]
+    return any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
 
 def _check_shardable(learner: Learner) -> None:

@@ -178,9 +178,15 @@ class RunFolder:
             told = (found.recent, found.skipped, found.standing)
             state.restore(found.step, found.parameters, found.optimizer, *told)
         if self._metrics is not None:
-            self._metrics.truncate(found.metrics_bytes if found else 0)
-            self._metrics.seek(0, os.SEEK_END)  # what is saved before anything is logged counts these bytes
+            self._cut_metrics(self._metrics, found.metrics_bytes if found else 0)
         return found.rejected if found else ()
+
+    def _cut_metrics(self, metrics: FileIO, size: int) -> None:
+        """Leave the first `size` bytes of the metrics, less where some of these are gone."""
+        if (there := metrics.seek(0, os.SEEK_END)) < size:
+            log.warning("%s: %d bytes of it are missing; training goes on", self.path / METRICS, size - there)
+        metrics.truncate(min(size, there))  # more would be filled with zeros
+        metrics.seek(0, os.SEEK_END)  # what is saved before anything is logged counts these bytes
 
     def write(self, name: str, text: str) -> None:
         """Write the file `name`, once for all ranks; its name appears only when it is complete."""
