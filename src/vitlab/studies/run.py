@@ -34,7 +34,6 @@ from vitlab.train.preparation import check_compiler
 from vitlab.train.run import (
     BAD_IMAGES,
     CLASS_WEIGHTS,
-    CONFIG,
     RunFolder,
     describe_environment,
     read_metrics,
@@ -245,12 +244,9 @@ def _finish(
 def _keep_settings(settings: RunSettings, before: RunSettings, step: int, run: RunFolder, say: Say) -> None:
     """Write the settings of a run that goes on with others than before, and keep those that it had."""
     changes = difference(before.model_copy(update={name: getattr(settings, name) for name in FREE_TO_CHANGE}), settings)
-    if not changes:
-        return
     for line in changes:
         say(f"changed from here on: {line}")
-    run.write(f"config-until-step-{step:06d}.json", json.dumps(to_json(before), indent=2, ensure_ascii=False) + "\n")
-    run.write(CONFIG, json.dumps(to_json(settings), indent=2, ensure_ascii=False) + "\n")
+    run.keep_config(step, to_json(settings) if changes else None)
 
 
 def _say_best(state: TrainState, say: Say) -> None:

@@ -211,6 +211,23 @@ class RunFolder:
             what = f"cannot be written ({error.strerror})"
             raise CheckpointError(self.path / MODEL, what, "make room, and go on with --resume") from None
 
+    def keep_config(self, step: int, config: Mapping[str, Any] | None) -> None:
+        """Keep the settings that the updates up to `step` were made with, and write `config` for those after it.
+
+        None goes on with the settings that there are. `config_at` finds what is kept.
+        """
+        if self._lock is None:
+            return
+        later = [each for each in _replaced(self.path) if _step_of(each) > step]  # their updates will be made again
+        made_with = later[0] if later else self.path / CONFIG
+        name = f"config-until-step-{step:06d}.json"
+        if (config is not None or later) and not (self.path / name).exists():
+            self.write(name, made_with.read_text(encoding="utf-8"))
+        for each in later:
+            files.remove(each)
+        if config is not None:
+            self.write(CONFIG, _pretty(config).decode())
+
     def note_environment(self, step: int, environment: Mapping[str, Any]) -> None:
         """Write what the run goes on with from `step` on, unless that is as before; `environment_at` finds it."""
         if self._lock is None:
