@@ -10,7 +10,7 @@ from vitlab.config import override
 from vitlab.errors import RunFolderError, SettingsError
 from vitlab.ranks import Ranks
 from vitlab.studies import run
-from vitlab.studies.plan import Asked, plan_finetune
+from vitlab.studies.plan import Asked, plan_finetune, plan_pretrain
 from vitlab.train.loop import Interrupted
 from vitlab.train.progress import Quiet
 from vitlab.train.run import RunFolder, config_at
@@ -88,3 +88,13 @@ def test_ranks_that_cannot_share_a_batch_are_refused(stopped):
     ):
         run.start(settings, folder.with_name("other"), Quiet(), lambda line: None, ranks=Ranks(0, 3))
     assert not folder.with_name("other").exists()
+    whole = override(settings, ["train.micro_batch_size=null"])
+    with pytest.raises(SettingsError, match=r"2 cannot share batches of one piece \(8 images\); use 1, or"):
+        run.start(whole, folder.with_name("other"), Quiet(), lambda line: None, ranks=Ranks(0, 2))
+
+
+def test_what_cannot_be_sharded_is_refused_before_there_is_a_folder(tmp_path):
+    asked = Asked(data="digits", recipe="masked", steps=6, workers=0, device="cpu", sharded=True)
+    with pytest.raises(SettingsError, match="'sharded' is not there for MaskedPatches"):
+        run.start(plan_pretrain(asked).settings, tmp_path / "run", Quiet(), lambda line: None)
+    assert not (tmp_path / "run").exists()

@@ -31,6 +31,7 @@ from vitlab.train.loop import train
 from vitlab.train.masked import MaskedLoss, MaskedPatches, MaskedTask
 from vitlab.train.objective import check_objective, weights_for
 from vitlab.train.preparation import check_compiler
+from vitlab.train.replicas import check_shardable
 from vitlab.train.run import (
     BAD_IMAGES,
     CLASS_WEIGHTS,
@@ -101,6 +102,7 @@ def start(
         refuse_taken(out)
     check_watchers(settings)
     check_objective(settings.train.objective, settings.model)
+    check_shardable(settings.train, settings.model)
     check_compiler(settings.train, torch.device(settings.device))
     _check_ranks(settings, ranks)
     data = _open_data(settings, say, given, ranks)
@@ -161,10 +163,11 @@ def resume(
 
 def _check_ranks(settings: RunSettings, ranks: Ranks) -> None:
     """Refuse a number of ranks that cannot divide a batch among them, each a number of whole pieces."""
-    pieces = settings.train.pieces
+    pieces, images = settings.train.pieces, settings.train.batch_size
     if pieces % ranks.world:
         fitting = ", ".join(str(world) for world in range(1, pieces + 1) if pieces % world == 0)
-        what = f"{ranks.world} cannot share batches of {pieces} pieces ({settings.train.micro_batch_size} images each)"
+        parts = f"{pieces} pieces ({images // pieces} images each)" if pieces > 1 else f"one piece ({images} images)"
+        what = f"{ranks.world} cannot share batches of {parts}"
         raise SettingsError("--processes", what, f"use {fitting}, or start with another --set train.micro_batch_size")
 
 

@@ -12,12 +12,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vitlab.errors import SettingsError
-from vitlab.models.classifier import Classifier
+from vitlab.models.classifier import AnySettings, Classifier
 from vitlab.models.vit import ViT, ViTSettings
 from vitlab.nn.remat import stacks
 from vitlab.ranks import Ranks
 from vitlab.train.config import TrainSettings
-from vitlab.train.masked import MaskedTask
+from vitlab.train.masked import MaskedPatches, MaskedTask
 from vitlab.train.objective import Task
 
 
@@ -42,8 +42,8 @@ def replicate(learner: Learner, settings: TrainSettings, ranks: Ranks) -> nn.Mod
     Raises:
         SettingsError: the task cannot be sharded.
     """
+    check_shardable(settings, learner.model.settings)
     if settings.parallel == "sharded":
-        _check_shardable(learner)
         if ranks.world > 1:
             _shard(learner.model)
         return learner
@@ -60,11 +60,15 @@ def has_unused(learner: Learner) -> bool:
     return any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
 
-def _check_shardable(learner: Learner) -> None:
-    """Refuse what more than one block, or more than the model itself, has to gather."""
-    settings = learner.model.settings
-    shared = isinstance(settings, ViTSettings) and settings.position.place == "shared"
-    if shared or isinstance(learner.task, MaskedTask):
+def check_shardable(train: TrainSettings, model: AnySettings) -> None:
+    """Refuse to share in parts what more than one block, or more than the model itself, has to gather.
+
+    Raises:
+        SettingsError: the settings ask for that.
+    """
+    shared = isinstance(model, ViTSettings) and model.position.place == "shared"
+    masked = isinstance(train.objective, MaskedPatches)
+    if train.parallel == "sharded" and (shared or masked):
         what = f"'sharded' is not there for {'positions that all blocks share' if shared else 'MaskedPatches'}"
         raise SettingsError("train.parallel", what, "leave it at 'data': each rank then has the whole model")
 
