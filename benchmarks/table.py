@@ -3,6 +3,7 @@
 import platform
 from pathlib import Path
 
+import checkpoints
 import input as input_path
 import last_block
 import loading
@@ -15,7 +16,14 @@ BEGIN, END = "<!-- table: written by table.py -->", "<!-- end of table -->"
 
 
 def main() -> None:
-    scripts = (last_block.measure, training.own, input_path.measure, loading.measure, table_reading.measure)
+    scripts = (
+        last_block.measure,
+        training.own,
+        checkpoints.measure,
+        input_path.measure,
+        loading.measure,
+        table_reading.measure,
+    )
     rows = [row for measure in scripts for row in measure()]
     where = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
     table = "\n".join(

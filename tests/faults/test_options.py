@@ -1,5 +1,6 @@
 """What the options add to a run (averages, the best weights, moments of 16 bits) survives kills and other numbers of ranks too."""
 
+import pytest
 import safetensors.torch
 import torch
 
@@ -21,6 +22,7 @@ ALL = EXACT | {"changes": (*EXACT["changes"], *OPTIONS)}
 SHARDED = EXACT | {"changes": ("train.parallel=sharded", "train.micro_batch_size=2", "train.optimizer=SGD", *OPTIONS)}
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_on_other_numbers_of_ranks_a_run_with_every_option_ends_the_same(runs, tmp_path):
     assert runs("start", tmp_path / "alone", steps=16, **ALL)[0] == 0
     ends, _ = runs.killed_often(tmp_path / "run", 2, 1, worlds=(1, 2), steps=16, **ALL)

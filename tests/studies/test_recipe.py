@@ -5,12 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vitlab.cost.memory import bytes_per_image
 from vitlab.data.catalog import Catalogued
 from vitlab.data.fractals import Fractals
 from vitlab.errors import SettingsError
 from vitlab.models.catalog import settings_for
 from vitlab.nn.grid import Size
 from vitlab.studies.recipe import MEMORY_BYTES, find_recipe, micro_batch_for, recipes, steps_for, transfer
+from vitlab.train.config import TrainSettings
 from vitlab.train.optimizer import SGD, Adam
 from vitlab.train.schedule import Cosine, Linear
 
@@ -109,11 +111,15 @@ def test_epochs_round_up_to_whole_steps(epochs, steps):
     assert steps_for(epochs, 10, 4) == steps == max(1, math.ceil(epochs * 10 / 4))
 
 
+def piece_for(model, batch_size, world=1, **how):
+    return micro_batch_for(model, TrainSettings(batch_size=batch_size, **how), world)
+
+
 @pytest.mark.parametrize("name", ["Mini/4", "S/16", "B/16", "H/14"])
 @pytest.mark.parametrize("batch_size", [1, 64, 512, 4096, 509])
 def test_a_micro_batch_divides_the_batch_and_is_the_largest_that_fits(name, batch_size):
     model = settings_for(name, 10, 224)
-    micro = micro_batch_for(model, batch_size)
+    micro = piece_for(model, batch_size)
     if micro is None:
         assert estimate(model, batch_size) <= MEMORY_BYTES
         return
@@ -122,8 +128,22 @@ def test_a_micro_batch_divides_the_batch_and_is_the_largest_that_fits(name, batc
     assert all(estimate(model, size) > MEMORY_BYTES for size in larger)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("name", ["B/16", "L/16", "H/14"])
+def test_what_keeps_less_is_given_larger_pieces(name, exact):
+    """Measured in tests/cost: half as much in bfloat16, and a block's input only where its layers are computed again."""
+    model = settings_for(name, 10, 224)
+    ways = [{}, {"precision": "bfloat16"}, {"remat": True}, {"remat": True, "precision": "bfloat16"}]
+    pieces = [piece_for(model, 4096, exact=exact, **way) or 4096 for way in ways]
+    assert pieces == sorted(pieces) and 4 * pieces[0] <= pieces[2] < pieces[3]
+    for way, piece in zip(ways, pieces, strict=True):
+        half, remat = way.get("precision") == "bfloat16", way.get("remat", False)
+        taken = piece * bytes_per_image(model, half=half, remat=remat)
+        assert taken <= MEMORY_BYTES < 2 * taken
+
+
 def pieces_of(name, batch_size, **how):
-    return batch_size // (micro_batch_for(settings_for(name, 10, 224), batch_size, **how) or batch_size)
+    return batch_size // (piece_for(settings_for(name, 10, 224), batch_size, **how) or batch_size)
 
 
 @given(st.sampled_from(["S/16", "L/16"]), st.integers(1, 600), st.integers(1, 9))

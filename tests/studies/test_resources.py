@@ -94,7 +94,7 @@ def test_a_process_whose_memory_ends_says_so_in_a_few_lines(tmp_path):
         "held = next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmSize')) * 1024\n"
         "resource.setrlimit(resource.RLIMIT_AS, (held + 800_000_000, -1)); sys.exit(main.run())"
     )
-    asked = ["pretrain", "digits", "--model", "S/4", "--image-size", "96", "--steps", "2", "--device", "cpu"]
+    asked = ["pretrain", "digits", "--model", "Ti/4", "--image-size", "96", "--steps", "2", "--device", "cpu"]
     asked += ["--workers", "0", "--set", "train.micro_batch_size=256", "--out", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr

@@ -10,7 +10,16 @@ from vitlab.models.classifier import build
 from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Size
 from vitlab.nn.patches import to_patches
-from vitlab.train.masked import COLOURS, MaskedLoss, MaskedPatches, MaskedTask, choose, colours
+from vitlab.train.masked import (
+    COLOURS,
+    MaskedLoss,
+    MaskedPatches,
+    MaskedTask,
+    choose,
+    colours,
+    how_many,
+    places_of,
+)  # fmt: skip
 from vitlab.train.state import TrainState
 from vitlab.train.step import train_step
 
@@ -138,3 +147,11 @@ def test_shares_that_are_more_than_all_are_refused():
         ValueError, match=r"masked 0\.9 and replaced 0\.2 are more than 1 together; use replaced 0\.1 at most"
     ):
         MaskedPatches(masked=0.9, replaced=0.2)
+
+
+@given(st.integers(1, 5), st.integers(1, 60), st.floats(0.01, 1))
+def test_the_places_of_the_corrupted_patches_are_in_raster_order(images, patches, share):
+    chosen = choose(images, patches, share, CPU)
+    places = places_of(chosen, how_many(patches, share))
+    values = torch.arange(images * patches).view(images, patches)
+    assert torch.equal(values.gather(1, places).flatten(), values[chosen])

@@ -56,9 +56,14 @@ def training_memory(
     """
     parameters = sum(parameter.numel() for parameter in empty(model).parameters())
     weights, optimizer = FLOAT * parameters, round(moments * parameters)
-    kept = images * FLOAT * (model.remat_floats_per_image if remat else model.floats_per_image)
-    activations = round(HALF_SHARE * kept) + HALF * parameters if half else kept
+    activations = images * bytes_per_image(model, half=half, remat=remat) + (HALF * parameters if half else 0)
     return Memory(weights, sums * weights, optimizer, activations, weights + optimizer if on_host else 0)
+
+
+def bytes_per_image(model: AnySettings, *, half: bool = False, remat: bool = False) -> int:
+    """Return what the forward pass keeps of each image for the backward pass."""
+    kept = FLOAT * (model.remat_floats_per_image if remat else model.floats_per_image)
+    return round(HALF_SHARE * kept) if half else kept
 
 
 def gigabytes(size: float) -> str:

@@ -25,13 +25,8 @@ class Batch:
     keys: tuple[str, ...]
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch on `device`."""
-        return Batch(
-            self.images.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.valid.to(device, non_blocking=True),
-            self.keys,
-        )
+        """Return the batch on `device`; what is sent to a GPU is on its way when this returns."""
+        return Batch(_sent(self.images, device), _sent(self.labels, device), _sent(self.valid, device), self.keys)
 
     def pieces(self, count: int) -> "Iterator[Batch]":
         """Yield the batch in `count` parts of one size, in order."""
@@ -39,6 +34,11 @@ class Batch:
         for start in range(0, size * count, size):
             rows = slice(start, start + size)
             yield Batch(self.images[rows], self.labels[rows], self.valid[rows], self.keys[rows])
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return `tensor` on `device`: from memory that may be swapped out a GPU takes it only after all work before."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def collate(

@@ -1,5 +1,6 @@
 """ImageSpec: the exact evaluation transform that a model was trained for; it travels with the weights."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -67,9 +68,12 @@ class ImageSpec(Settings):
 
     def normalise(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return pixel values 0–255 as floats in the model's range, on the device where `images` are."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1) * 255
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1) * 255
-        return (images.float() - mean) / std
+        return (images.float() - _channels(self.mean, images.device) * 255) / (_channels(self.std, images.device) * 255)
+
+
+def _channels(values: Sequence[float], device: torch.device) -> Float[Tensor, "1 c 1 1"]:
+    """Return a number a channel, made on the device: `torch.tensor` copies them there, and waits until all work before is done."""
+    return torch.stack([torch.full((), value, device=device) for value in values]).view(1, -1, 1, 1)
 
 
 def _central_box(rows: int, columns: int, height: int, width: int, fraction: float) -> Box:

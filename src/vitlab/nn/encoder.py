@@ -66,6 +66,14 @@ class Branch(nn.Module):
         return x
 
 
+class Norm(nn.LayerNorm):
+    """A LayerNorm in float32, also where its numbers were brought here in 16 bits."""
+
+    def forward(self, input: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:  # noqa: A002  (its name in torch)
+        """Return every token with mean zero and deviation one, scaled and moved."""
+        return functional.layer_norm(input, self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
+
+
 class Block(nn.Module):
     """One pre-norm encoder block: attention and MLP, each behind a LayerNorm and around a residual.
 
@@ -76,10 +84,10 @@ class Block(nn.Module):
         super().__init__()
         s = settings
         self.position = position
-        self.norm1 = nn.LayerNorm(s.width, eps=s.norm_eps)
+        self.norm1 = Norm(s.width, eps=s.norm_eps)
         self.attention = SelfAttention(s.width, s.num_heads, s.relative_tokens, qkv_bias=s.qkv_bias)
         self.branch1 = Branch(s.width, drop_rate, s.layer_scale)
-        self.norm2 = nn.LayerNorm(s.width, eps=s.norm_eps)
+        self.norm2 = Norm(s.width, eps=s.norm_eps)
         self.mlp = MLP(s.width, s.mlp_dim, s.activation, s.dropout)
         self.branch2 = Branch(s.width, drop_rate, s.layer_scale)
         self.dropout = nn.Dropout(s.dropout)

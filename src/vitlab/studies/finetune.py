@@ -49,7 +49,7 @@ def finetune(
         )
     objective = Sigmoid() if is_multi_label(train.labels) else Softmax()
     chosen = settings or transfer(steps).model_copy(update={"lr": lr, "objective": objective})
-    micro = chosen.micro_batch_size or micro_batch_for(model.settings, chosen.batch_size, exact=chosen.exact)
+    micro = chosen.micro_batch_size or micro_batch_for(model.settings, chosen)
     model.classes = train.classes
     given = _given(model, train, evals)
     planned = RunSettings(

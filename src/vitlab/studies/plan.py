@@ -305,7 +305,7 @@ def _ways(asked: Asked, device: str) -> dict[str, str | None]:
 def _piece(settings: RunSettings, asked: Asked) -> int | None:
     if asked.batch_size == "auto":
         return largest_micro_batch(settings, asked.world)
-    return micro_batch_for(settings.model, settings.train.batch_size, asked.world, settings.train.exact)
+    return micro_batch_for(settings.model, settings.train, asked.world)
 
 
 def _with_intervals(train: TrainSettings, asked: Asked) -> TrainSettings:

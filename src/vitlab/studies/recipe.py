@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from vitlab.config import Json, Settings, loads, nearest, parse, to_json
+from vitlab.cost.memory import bytes_per_image
 from vitlab.data.catalog import Catalogued
 from vitlab.data.digits import Digits
 from vitlab.data.open import AnySource
@@ -224,20 +225,22 @@ def steps_for(epochs: float, images: int, batch_size: int) -> int:
     return max(1, math.ceil(epochs * images / batch_size))
 
 
-def micro_batch_for(model: AnySettings, batch_size: int, world: int = 1, exact: bool = False) -> int | None:
+def micro_batch_for(model: AnySettings, training: TrainSettings, world: int = 1) -> int | None:
     """Return how many images the pieces of a batch have, None when all of it is one piece.
 
-    A piece is the largest whose activations fit `MEMORY_BYTES` and of which each of `world` processes gets as many. With `exact`
-    there are 8, 16, 32, … pieces (4, 2 or 1 where the batch divides into no more), so that the same ones are made on 1, 2, 4 or 8
-    processes.
+    A piece is the largest whose activations fit `MEMORY_BYTES`, in the precision of `training` and with layers computed again
+    where it says so, and of which each of `world` processes gets as many. In an exact run there are 8, 16, 32, … pieces (4, 2 or 1
+    where the batch divides into no more), so that the same ones are made on 1, 2, 4 or 8 processes.
 
     Raises:
         SettingsError: the batch does not divide so.
     """
+    batch_size, exact = training.batch_size, training.exact
     if exact and not is_power_of_two(world):
         what = f"{world} processes cannot make the same bits as one"
         raise SettingsError("train.exact", what, f"use {1 << world.bit_length() - 1} or {1 << world.bit_length()}")
-    fitting = max(1, MEMORY_BYTES // (4 * model.floats_per_image))
+    each = bytes_per_image(model, half=training.precision == "bfloat16", remat=training.remat)
+    fitting = max(1, MEMORY_BYTES // each)
     pieces = _pieces(batch_size, fitting, world, exact)
     if pieces is not None:
         return None if pieces == 1 else batch_size // pieces

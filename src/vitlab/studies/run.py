@@ -231,13 +231,14 @@ def _finish(
     }
     train(state, batches, settings.train, run, evaluators, watcher, settings.workers)
     _say_best(state, say)
-    predictions = {
-        name: evaluator.last
-        or classify(
-            model, evaluator.source, workers=settings.workers, ranks=run.ranks
-        )  # none: no step was left to make
-        for name, evaluator in evaluators.items()
-    }
+    with state.evaluated():
+        predictions = {
+            name: evaluator.last
+            or classify(
+                model, evaluator.source, workers=settings.workers, ranks=run.ranks
+            )  # none: no step was left to make
+            for name, evaluator in evaluators.items()
+        }
     run.save_model(state)
     if state.sharded and run.ranks.first:  # the others go home: what they have of the model does not come back
         model = load(run.path)

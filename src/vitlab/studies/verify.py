@@ -24,11 +24,12 @@ from vitlab.studies.recipe import RunSettings
 from vitlab.studies.record import Record, read_record
 from vitlab.studies.run import begin, first_model, training_data
 from vitlab.train import checkpoint
+from vitlab.train.precision import Precision
 from vitlab.train.preparation import prepared
 from vitlab.train.run import CHECKPOINTS, CONFIG, MANIFEST, MODEL, config_at, describe_environment, environment_at
 from vitlab.train.step import StepResult, train_step
 
-TOLERANCE = 1e-3
+TOLERANCES: Mapping[Precision, float] = {"float32": 1e-3, "bfloat16": 1e-2}
 """By this share loss and gradient norm may differ where the same bits are not owed: another machine, version or number of ranks."""
 BITS_DEPEND_ON = ("torch", "processor", "device", "threads", "world_size")
 
@@ -171,8 +172,9 @@ def _replay(run: Path, source: Source, step: int, path: Path | None, logged: tup
     said = f"{now}; the log has {logged[0]:.9g}, {logged[1]:.9g}"
     if not reasons:
         return Finding("bad", what, said)
-    near = all(abs(a - b) <= TOLERANCE * abs(b) for a, b in zip((made.loss, made.grad_norm), logged, strict=True))
-    owed = f"within {100 * TOLERANCE:g} %, as more is not owed: {'; '.join(reasons)}"
+    share = TOLERANCES[settings.train.precision]
+    near = all(abs(a - b) <= share * abs(b) for a, b in zip((made.loss, made.grad_norm), logged, strict=True))
+    owed = f"within {100 * share:g} %, as more is not owed: {'; '.join(reasons)}"
     return Finding("ok", what, f"{said}: {owed}") if near else Finding("bad", what, f"{said}: not {owed}")
 
 

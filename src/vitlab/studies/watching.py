@@ -5,6 +5,7 @@ import torch
 from vitlab.config import to_json
 from vitlab.studies.recipe import RunSettings
 from vitlab.train.meter import TIMING, Meter, Pace, TimingFile, matrix_rate, training_flops
+from vitlab.train.precision import dtype_of
 from vitlab.train.run import RunFolder
 from vitlab.train.tracking import TensorBoard, WeightsAndBiases, check_installed
 from vitlab.train.watcher import Several, Watcher
@@ -35,6 +36,6 @@ def watchers(settings: RunSettings, run: RunFolder, step: int, watcher: Watcher)
     if settings.wandb is not None:
         told.append(WeightsAndBiases(run.path, settings.wandb, to_json(settings)))
     device = torch.device(settings.device)
-    rate = run.ranks.world * matrix_rate(device, torch.float32)
+    rate = run.ranks.world * matrix_rate(device, dtype_of(settings.train.precision))
     pace = Pace(training_flops(settings.model), rate, device)
     return Several(*told, Meter(pace, TimingFile(run.path / TIMING), *told))

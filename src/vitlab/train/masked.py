@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -101,8 +101,9 @@ class MaskedTask(nn.Module):
         corrupted = choose(embedded.shape[0], embedded.shape[1], self.objective.corrupted, embedded.device, generator)
         tokens = self.corrupt(embedded, corrupted, generator)
         encoded = model.encode(model.sequence(tokens))[:, model.settings.num_prefix :]
-        predicted = self.prediction(encoded[corrupted])
-        losses = self.losses(predicted, to_patches(images, self.patch)[corrupted])
+        places = places_of(corrupted, how_many(corrupted.shape[1], self.objective.corrupted))
+        predicted = self.prediction(_taken(encoded, places))
+        losses = self.losses(predicted, _taken(to_patches(images, self.patch), places))
         return losses.unflatten(0, (images.shape[0], -1)).mean(dim=1)
 
     def corrupt(
@@ -142,7 +143,21 @@ def choose(
 ) -> Bool[Tensor, "b n"]:
     """Return which patches are corrupted: in every image the same number, at least one."""
     order = torch.rand(images, patches, device=device, generator=generator).argsort(dim=1)
-    return order < max(1, round(share * patches))
+    return order < how_many(patches, share)
+
+
+def how_many(patches: int, share: float) -> int:
+    """Return how many patches of an image are corrupted."""
+    return max(1, round(share * patches))
+
+
+def places_of(chosen: Bool[Tensor, "b n"], count: int) -> Int64[Tensor, "b c"]:
+    """Return where each row of `chosen` is true, `count` times: to index by it would wait for the device to have counted them."""
+    return chosen.int().argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
+def _taken(values: Shaped[Tensor, "b n d"], places: Int64[Tensor, "b c"]) -> Shaped[Tensor, "p d"]:
+    return values.gather(1, places[:, :, None].expand(-1, -1, values.shape[2])).flatten(0, 1)
 
 
 def colours(patches: UInt8[Tensor, "p v"], patch: Size, side: int) -> Int64[Tensor, "p s"]:

@@ -146,10 +146,10 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], limit: float | None)
     norm = nn.utils.get_total_norm(gradients)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
-    if limit is not None:
+    if limit is not None and gradients:
         factor = torch.where(norm < limit, torch.ones_like(norm), limit / norm)
-        for gradient in gradients:
-            gradient.mul_(factor)
+        parts = [own_part(gradient) for gradient in gradients]
+        torch._foreach_mul_(parts, factor)  # pyright: ignore  (as torch's own clipping does)
     return norm
 
 

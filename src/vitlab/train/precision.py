@@ -16,6 +16,11 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def dtype_of(precision: Precision) -> torch.dtype:
+    """Return what matrix products read."""
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
 def best_precision(device: torch.device) -> Precision:
     """Return the precision that "auto" stands for: bfloat16 on a GPU that computes in it, else float32."""
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):

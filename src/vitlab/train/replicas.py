@@ -14,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from vitlab.errors import SettingsError
 from vitlab.models.classifier import AnySettings, Classifier
 from vitlab.models.vit import ViT, ViTSettings
+from vitlab.nn.axial import AxialBlock
+from vitlab.nn.encoder import Block
 from vitlab.nn.remat import stacks
 from vitlab.ranks import Ranks
 from vitlab.train.config import TrainSettings
@@ -37,7 +39,9 @@ def replicate(learner: Learner, settings: TrainSettings, ranks: Ranks) -> nn.Mod
     """Return `learner` so that the gradients of all ranks come together, as their mean, in the backward pass of `last_piece`.
 
     With `parallel="sharded"` every rank keeps a part of each parameter and gathers a block's when it computes it (FSDP2's
-    `fully_shard`, block by block). An exact run brings its gradients together itself.
+    `fully_shard`, block by block). In bfloat16 a block then travels in 16 bits: the matrices are those that autocast would
+    make, gains, biases and positions are rounded too; gradients are added in float32. An exact run brings its gradients together
+    itself.
 
     Raises:
         SettingsError: the task cannot be sharded.
@@ -45,7 +49,7 @@ def replicate(learner: Learner, settings: TrainSettings, ranks: Ranks) -> nn.Mod
     check_shardable(settings, learner.model.settings)
     if settings.parallel == "sharded":
         if ranks.world > 1:
-            _shard(learner.model)
+            _shard(learner.model, half=settings.precision == "bfloat16")
         return learner
     if ranks.world == 1 or settings.exact:
         return learner
@@ -73,12 +77,15 @@ def check_shardable(train: TrainSettings, model: AnySettings) -> None:
         raise SettingsError("train.parallel", what, "leave it at 'data': each rank then has the whole model")
 
 
-def _shard(model: Classifier) -> None:
-    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+def _shard(model: Classifier, *, half: bool) -> None:
+    plain = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    # what goes into a block stays float32, for the sum of all blocks does
+    in_half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for stack in stacks(model):
         for layer in stack:
-            fully_shard(layer, mp_policy=policy)
-    fully_shard(model, mp_policy=policy)
+            # a ResNet's convolutions standardise their kernels, which takes float32
+            fully_shard(layer, mp_policy=in_half if half and isinstance(layer, Block | AxialBlock) else plain)
+    fully_shard(model, mp_policy=plain)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from vitlab.train.config import TrainSettings
 from vitlab.train.layers import frozen_names, rate_scales
 from vitlab.train.objective import Task, build_task
 from vitlab.train.optimizer import build_optimizer
+from vitlab.train.precision import Precision, autocast
 from vitlab.train.replicas import Learner, as_stored, replicate, reshard, whole
 from vitlab.train.standing import Standing, after, score_of
 
@@ -28,10 +29,10 @@ from vitlab.train.standing import Standing, after, score_of
 class TrainState:
     """A model, what it is trained for, the optimizer of both, and the number of updates made.
 
-    `learner` is model and task in one, as the ranks train it. `recent` are the losses of the last updates, oldest first, and
-    `skipped` is how many updates were left out because they were not finite. `refused` is 1 on the device from the first update on
-    whose loss or gradient was not finite. `average` is that of the weights, and `best` the weights of the best evaluation by
-    `standing`, both where the settings ask for them.
+    `learner` is model and task in one, as the ranks train it, and `precision` that of the steps. `recent` are the losses of the
+    last updates, oldest first, and `skipped` is how many updates were left out because they were not finite. `refused` is 1 on the
+    device from the first update on whose loss or gradient was not finite. `average` is that of the weights, and `best` the weights
+    of the best evaluation by `standing`, both where the settings ask for them.
     """
 
     model: Classifier
@@ -43,6 +44,7 @@ class TrainState:
     step: int = 0
     recent: list[float] = field(default_factory=list[float])
     skipped: int = 0
+    precision: Precision = "float32"
     average: Average | None = None
     standing: Standing | None = None
     best: Average | None = None
@@ -65,7 +67,8 @@ class TrainState:
         learner = replicate(Learner(model, task), settings, ranks)
         scales = rate_scales(names, model.settings, settings.layer_decay or 1.0)
         optimizer = build_optimizer(settings.optimizer, _named(model, task), scales)
-        state = cls(model, task, optimizer, learner, ranks, refused=torch.zeros((), device=device))
+        refused = torch.zeros((), device=device)
+        state = cls(model, task, optimizer, learner, ranks, refused, precision=settings.precision)
         if settings.average is not None:
             state.average = average.copy(state.named_parameters())
         if settings.patience is not None:
@@ -92,8 +95,12 @@ class TrainState:
 
     @contextmanager
     def evaluated(self) -> Generator[None]:
-        """Give the model the weights that are evaluated: the average, where there is one."""
-        with average.swapped(self.named_parameters(), self.average or {}):
+        """Give the model the weights that are evaluated: the average, where there is one.
+
+        The context is float32, but for a sharded run in bfloat16, whose blocks are brought together in that.
+        """
+        precision = self.precision if self.sharded else "float32"
+        with average.swapped(self.named_parameters(), self.average or {}), autocast(self.device, precision):
             try:
                 yield
             finally:

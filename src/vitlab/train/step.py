@@ -32,8 +32,8 @@ class StepResult:
 class Update:
     """Update `step` (from 0) as the device was asked for it: its numbers are known when somebody reads them.
 
-    `numbers` are the loss, the gradient's norm, and how many ranks were asked to stop; `losses` are those of this rank's pieces,
-    whose examples are `keys`.
+    `numbers` are the loss, the gradient's norm, and how many ranks were asked to stop, on their way to the host, where they are
+    once `sent` has happened; `losses` are those of this rank's pieces, whose examples are `keys`.
     """
 
     step: int
@@ -41,14 +41,15 @@ class Update:
     numbers: Tensor = field(repr=False)
     losses: Tensor = field(repr=False)
     keys: tuple[tuple[str, ...], ...] = field(repr=False)
+    sent: torch.cuda.Event | None = field(default=None, repr=False)
 
     def read(self, state: TrainState) -> StepResult:
-        """Return the numbers, waiting for the device.
+        """Return the numbers, waiting for the device to have made this update, but not those after it.
 
         Raises:
             NonFiniteError: the loss or the gradient is not finite; `state` is as it was before this update.
         """
-        loss, norm, _ = self.numbers.tolist()
+        loss, norm, _ = self._arrived().tolist()
         if not bool(self.numbers[:2].isfinite().all()):
             state.step = self.step
             state.refused.zero_()
@@ -58,7 +59,12 @@ class Update:
     @property
     def stop_requests(self) -> int:
         """How many ranks had been asked to stop."""
-        return int(self.numbers[2])
+        return int(self._arrived()[2])
+
+    def _arrived(self) -> Tensor:
+        if self.sent is not None:
+            self.sent.synchronize()
+        return self.numbers
 
     def _refused(self, ranks: Ranks, loss: float, norm: float) -> NonFiniteError:
         finite = self.losses.isfinite().tolist()
@@ -100,13 +106,26 @@ def train_step(state: TrainState, pieces: Iterable[Batch], settings: TrainSettin
             parameter.grad = gradient
         asked = ranks.sum(torch.full((), float(stop), device=state.device))
     else:
-        total, asked = ranks.sum(torch.stack([sum(losses[1:], losses[0]), losses[0].new_tensor(float(stop))])).unbind()
+        total, asked = ranks.sum(
+            torch.stack([sum(losses[1:], losses[0]), losses[0].new_full((), float(stop))])
+        ).unbind()
     norm = clip_by_global_norm(state.parameters(), settings.clip_norm)
     numbers = torch.stack([total, norm, asked])
     lr = _apply(state, settings, numbers)
-    update = Update(state.step, lr, numbers, torch.stack(losses), tuple(keys))
+    update = Update(
+        state.step, lr, numbers.to("cpu", non_blocking=True), torch.stack(losses), tuple(keys), _mark(numbers)
+    )
     state.step += 1
     return update
+
+
+def _mark(tensor: Tensor) -> torch.cuda.Event | None:
+    """Return what happens when a GPU has done all that it was asked to; None where `tensor` is on no GPU."""
+    if not tensor.is_cuda:
+        return None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(tensor.device))
+    return event
 
 
 def _take_gradients(state: TrainState) -> list[Tensor]:
