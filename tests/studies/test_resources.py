@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitlab.cli.options import parse_batch_size
+from vitlab.config import override
 from vitlab.errors import NotEnoughMemoryError, SettingsError
 from vitlab.studies import resources
 from vitlab.studies.plan import Asked, divided_as, plan_pretrain
@@ -60,6 +61,14 @@ def test_the_largest_piece_for_a_cpu_follows_from_the_estimate(settings, monkeyp
     monkeypatch.setattr(resources, "available_memory", lambda _: 1000)
     with pytest.raises(NotEnoughMemoryError, match="--batch-size auto: not even one image at a time fits"):
         largest_micro_batch(settings)
+
+
+@pytest.mark.parametrize(("batch", "piece"), [(64, 8), (24, 3), (12, 3), (6, 3)])
+def test_an_exact_run_has_the_same_pieces_on_any_number_of_processes(settings, monkeypatch, batch, piece):
+    monkeypatch.setattr(resources, "available_memory", lambda _: 100 * GB)
+    exact = override(settings, [f"train.batch_size={batch}", "train.exact=true"])
+    for world in (1, 2):
+        assert largest_micro_batch(exact, world) == piece
 
 
 @pytest.mark.parametrize(

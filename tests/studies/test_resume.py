@@ -10,9 +10,10 @@ from vitlab.config import override
 from vitlab.errors import RunFolderError, SettingsError
 from vitlab.ranks import Ranks
 from vitlab.studies import run
-from vitlab.studies.plan import Asked, plan_finetune
+from vitlab.studies.plan import Asked, plan_finetune, plan_pretrain
 from vitlab.train.loop import Interrupted
 from vitlab.train.progress import Quiet
+from vitlab.train.run import RunFolder, config_at
 
 TINY = ("model.width=16", "model.num_heads=2", "model.depth=2", "model.mlp_dim=32", "train.micro_batch_size=2")
 
@@ -56,6 +57,23 @@ def test_other_settings_are_taken_where_that_is_asked_for_and_those_of_before_ar
     assert (now["lr"], now["steps"]) == (0.5, 8) and (folder / "checkpoints" / "step-000008").exists()
 
 
+def test_settings_that_no_update_was_made_with_take_no_place_of_others(tmp_path):
+    """The run is at step 3, or falls back to it from 6, and goes on with others again."""
+    with RunFolder.create(tmp_path / "run", {"lr": 1}, {}) as run:
+        rates = lambda: [json.loads(config_at(run.path, step).read_text())["lr"] for step in (0, 2, 3, 5, 6)]  # noqa: E731
+        run.keep_config(3, {"lr": 2})
+        assert rates() == [1, 1, 2, 2, 2]
+        run.keep_config(3, {"lr": 3})
+        assert rates() == [1, 1, 3, 3, 3]
+        run.keep_config(6, {"lr": 4})
+        assert rates() == [1, 1, 3, 3, 4]
+        run.keep_config(3, None)
+        assert rates() == [1, 1, 4, 4, 4]
+        run.keep_config(2, {"lr": 5})
+        assert rates() == [1, 5, 5, 5, 5]
+        assert sorted(path.name for path in run.path.glob("config-*")) == ["config-until-step-000002.json"]
+
+
 @pytest.mark.parametrize("change", ["train.optimizer=SGD", "train.batch_size=4", "train.seed=1", "model.dropout=0.1"])
 def test_what_a_checkpoint_depends_on_is_refused_even_then(stopped, change):
     settings, folder = stopped
@@ -70,3 +88,13 @@ def test_ranks_that_cannot_share_a_batch_are_refused(stopped):
     ):
         run.start(settings, folder.with_name("other"), Quiet(), lambda line: None, ranks=Ranks(0, 3))
     assert not folder.with_name("other").exists()
+    whole = override(settings, ["train.micro_batch_size=null"])
+    with pytest.raises(SettingsError, match=r"2 cannot share batches of one piece \(8 images\); use 1, or"):
+        run.start(whole, folder.with_name("other"), Quiet(), lambda line: None, ranks=Ranks(0, 2))
+
+
+def test_what_cannot_be_sharded_is_refused_before_there_is_a_folder(tmp_path):
+    asked = Asked(data="digits", recipe="masked", steps=6, workers=0, device="cpu", sharded=True)
+    with pytest.raises(SettingsError, match="'sharded' is not there for MaskedPatches"):
+        run.start(plan_pretrain(asked).settings, tmp_path / "run", Quiet(), lambda line: None)
+    assert not (tmp_path / "run").exists()

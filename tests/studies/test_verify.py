@@ -2,15 +2,18 @@ import fcntl
 import hashlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vitlab.errors import RunFolderError
+from vitlab.nn.remat import stacks
 from vitlab.studies import run, verify
 from vitlab.studies.plan import Asked, plan_finetune
 from vitlab.studies.verify import is_verified, verdict
+from vitlab.train.step import StepResult
 from vitlab.train.watcher import Quiet
 
 TINY = ("model.width=16", "model.num_heads=2", "model.depth=1", "model.mlp_dim=16", "model.dropout=0.1")
@@ -170,6 +173,16 @@ def test_a_run_that_was_interrupted_is_verified_as_far_as_it_came(trained, tmp_p
     found = list(verify.verify(tmp_path / "run"))
     assert is_verified(found), found
     assert {found.what for found in found if found.what.startswith("update")} == {"update 1", "update 3", "update 5"}
+
+
+def test_the_layers_are_set_up_as_they_were_when_the_update_was_made(copied, monkeypatch):
+    """What torch.compile writes gives other last bits."""
+    seen = []
+    monkeypatch.setattr(verify, "train_step", lambda state, *_: seen.append(next(stacks(state.model)).remat) or made)
+    made = SimpleNamespace(read=lambda state: StepResult(0.0, 0.0, 0.0))
+    edit(copied / "config.json", lambda config: config["train"].update(remat=True))
+    list(verify.verify(copied))
+    assert seen and all(seen)
 
 
 def test_a_run_that_went_on_with_other_settings_is_verified_with_those_of_each_time(copied):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from vitlab.errors import RankError
+from vitlab.errors import RankError, SettingsError
 from vitlab.train import launch as module
 from vitlab.train import stop
 from vitlab.train.launch import launch
@@ -28,12 +28,13 @@ def ranks(monkeypatch):
                 command = [sys.executable, "-S", "-c", f"import os, signal, sys, time\n{programs[rank]}"]
                 process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=file, stderr=file)
             started.append(process)
+            go.then(rank)
             return process
 
         monkeypatch.setattr(module, "_start", start)
         return launch(len(programs), [])
 
-    go.started = started
+    go.started, go.then = started, lambda rank: None
     return go
 
 
@@ -83,6 +84,23 @@ def test_a_request_to_stop_reaches_every_rank(ranks):
     send(signal.SIGTERM, 1.5)
     assert ranks(HEEDS, HEEDS) == 75
     assert [rank.returncode for rank in ranks.started] == [75, 75]
+
+
+def test_a_request_while_the_ranks_are_started_reaches_every_rank(ranks):
+    def stop_after_the_first(rank):
+        time.sleep(1.0)  # it has to be ready for the signal
+        if rank == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    ranks.then = stop_after_the_first
+    assert ranks(HEEDS, HEEDS) == 75
+    assert [rank.returncode for rank in ranks.started] == [75, 75]
+
+
+def test_far_more_ranks_than_cores_are_refused_before_the_first_is_started(ranks):
+    with pytest.raises(SettingsError, match=r"^--processes: 1000 are more than 8 for each of the \d+ cores here; use "):
+        ranks(*["pass"] * 1000)
+    assert not ranks.started
 
 
 def test_a_second_request_ends_ranks_that_do_not_heed_the_first(ranks, monkeypatch):

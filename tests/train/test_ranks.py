@@ -8,21 +8,23 @@ import pytest
 import torch
 
 from tests.train.conftest import SHAPE
-from tests.train.together import agent, forked, together
+from tests.train.together import Ended, agent, forked, together
 from vitlab.data.digits import Digits
 from vitlab.data.loader import Pieces, TrainBatches, load
 from vitlab.data.transforms import Augment
-from vitlab.errors import SettingsError
+from vitlab.errors import ImageError, SettingsError
 from vitlab.evals.classify import Accuracy
 from vitlab.models.classifier import build
+from vitlab.nn.pooling import AttentionPool, Mean
 from vitlab.ranks import ALONE, Ranks
 from vitlab.studies.plan import Asked, plan_pretrain
 from vitlab.studies.run import _check_ranks
 from vitlab.train import heartbeat
 from vitlab.train.heartbeat import heartbeat as watched
 from vitlab.train.masked import MaskedPatches
-from vitlab.train.objective import Sigmoid, Softmax
+from vitlab.train.objective import Sigmoid, Softmax, build_task
 from vitlab.train.optimizer import SGD, Adam
+from vitlab.train.replicas import Learner, has_unused
 from vitlab.train.run import RunFolder
 from vitlab.train.state import TrainState
 from vitlab.train.step import train_step
@@ -256,3 +258,33 @@ def test_a_lost_rank_is_named_by_the_others(monkeypatch, number, words):
     for rank in (0, 2):
         said = (folder / f"{rank}.err").read_text().strip().splitlines()[-1]
         assert f"rank 1 (process {pids[1]} on " in said and words in said and said.endswith("go on with --resume")
+
+
+def test_a_rank_that_fails_says_why_to_the_others():
+    def fail(ranks):
+        with watched(ranks):
+            for step in range(10**6):
+                ranks.sum(torch.ones(1))
+                if ranks.rank == 1 and step == 20:
+                    raise ImageError("dog/7.png", "PNG file is truncated", "repair it")
+
+    with agent() as environment, pytest.raises(Ended) as caught:
+        together(2, fail, environment)
+    said = caught.value.said[0].strip().splitlines()[-1]
+    assert "RankError: rank 1 (process " in said
+    assert said.endswith("): dog/7.png: PNG file is truncated; repair it; go on with --resume")
+
+
+@pytest.mark.parametrize(
+    ("changes", "unused"),
+    [({}, False), ({"pool": Mean()}, False), ({"pool": Mean(norm="mean")}, True), ({"pool": AttentionPool()}, True),
+     ({"representation_dim": 8}, True)],
+)  # fmt: skip
+def test_what_gets_no_gradient_is_known(changes, unused):
+    """Ranks that wait for such a gradient fail, and torch warns of those that look for what is not there."""
+    model = build(SHAPE.model_copy(update={"num_classes": None, **changes}), seed=1)
+    learner = Learner(model, build_task(MaskedPatches(), model.settings))
+    learner(
+        torch.zeros(2, 3, *model.settings.image_size, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
+    ).sum().backward()
+    assert any(parameter.grad is None for parameter in learner.parameters()) == unused == has_unused(learner)

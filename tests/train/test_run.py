@@ -213,15 +213,27 @@ def test_a_checkpoint_saved_right_after_a_cut_counts_the_metrics_that_are_left(t
         logged(run, state, 3)
         run.save_checkpoint(state)
         logged(run, state, 5)
-    for step in (4, 5):
+    for last in (3, 6):
         state = make_state()
         with RunFolder.reopen(tmp_path / "run") as run:
             run.restore_checkpoint(state)
-            state.step = step
+            logged(run, state, last)
+            state.step += 1
             run.save_checkpoint(state)
+    assert steps_logged(tmp_path / "run") == [1, 2, 3, 5, 6]
+
+
+def test_metrics_that_somebody_has_shortened_are_said_and_get_no_zeros(tmp_path, make_state, caplog):
+    state = make_state()
+    with create(tmp_path / "run") as run:
+        logged(run, state, 3)
+        run.save_checkpoint(state)
+    path = tmp_path / "run" / METRICS
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:1]))
     with RunFolder.reopen(tmp_path / "run") as run:
-        run.restore_checkpoint(make_state())
-    assert steps_logged(tmp_path / "run") == [1, 2, 3]
+        run.restore_checkpoint(state)
+        logged(run, state, 4)
+    assert steps_logged(tmp_path / "run") == [1, 4] and "bytes of it are missing" in caplog.text
 
 
 def test_a_damaged_checkpoint_is_said_and_the_metrics_go_back_with_the_state(tmp_path, make_state):

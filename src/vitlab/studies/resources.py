@@ -14,7 +14,7 @@ from vitlab.errors import NotEnoughMemoryError, SettingsError
 from vitlab.models.classifier import AnySettings, build
 from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.grid import Size
-from vitlab.studies.recipe import RunSettings
+from vitlab.studies.recipe import EXACT_PIECES, RunSettings
 from vitlab.train.config import TrainSettings
 from vitlab.train.optimizer import SGD
 from vitlab.train.preparation import prepared
@@ -139,7 +139,9 @@ def largest_micro_batch(settings: RunSettings, world: int = 1) -> int:
     """
     device, whole = torch.device(settings.device), settings.train.batch_size
     divisors = [size for size in range(1, whole + 1) if whole % size == 0 and whole // size % world == 0]
-    sizes = [size for size in divisors if not settings.train.exact or is_power_of_two(whole // size)]
+    fewest = min(EXACT_PIECES, whole & -whole)  # as `micro_batch_for` makes them for an exact run
+    exact = [size for size in divisors if is_power_of_two(whole // size) and whole // size >= fewest]
+    sizes = exact if settings.train.exact else divisors
     found = largest(sizes, _fits_gpu(settings, device) if device.type == "cuda" else _fits_estimate(settings, device))
     if found is None:
         what = f"not even one image at a time fits; it would take {memory_of(_in_pieces(settings, 1))}"

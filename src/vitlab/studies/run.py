@@ -31,10 +31,10 @@ from vitlab.train.loop import train
 from vitlab.train.masked import MaskedLoss, MaskedPatches, MaskedTask
 from vitlab.train.objective import check_objective, weights_for
 from vitlab.train.preparation import check_compiler
+from vitlab.train.replicas import check_shardable
 from vitlab.train.run import (
     BAD_IMAGES,
     CLASS_WEIGHTS,
-    CONFIG,
     RunFolder,
     describe_environment,
     read_metrics,
@@ -102,6 +102,7 @@ def start(
         refuse_taken(out)
     check_watchers(settings)
     check_objective(settings.train.objective, settings.model)
+    check_shardable(settings.train, settings.model)
     check_compiler(settings.train, torch.device(settings.device))
     _check_ranks(settings, ranks)
     data = _open_data(settings, say, given, ranks)
@@ -162,10 +163,11 @@ def resume(
 
 def _check_ranks(settings: RunSettings, ranks: Ranks) -> None:
     """Refuse a number of ranks that cannot divide a batch among them, each a number of whole pieces."""
-    pieces = settings.train.pieces
+    pieces, images = settings.train.pieces, settings.train.batch_size
     if pieces % ranks.world:
         fitting = ", ".join(str(world) for world in range(1, pieces + 1) if pieces % world == 0)
-        what = f"{ranks.world} cannot share batches of {pieces} pieces ({settings.train.micro_batch_size} images each)"
+        parts = f"{pieces} pieces ({images // pieces} images each)" if pieces > 1 else f"one piece ({images} images)"
+        what = f"{ranks.world} cannot share batches of {parts}"
         raise SettingsError("--processes", what, f"use {fitting}, or start with another --set train.micro_batch_size")
 
 
@@ -246,12 +248,9 @@ def _finish(
 def _keep_settings(settings: RunSettings, before: RunSettings, step: int, run: RunFolder, say: Say) -> None:
     """Write the settings of a run that goes on with others than before, and keep those that it had."""
     changes = difference(before.model_copy(update={name: getattr(settings, name) for name in FREE_TO_CHANGE}), settings)
-    if not changes:
-        return
     for line in changes:
         say(f"changed from here on: {line}")
-    run.write(f"config-until-step-{step:06d}.json", json.dumps(to_json(before), indent=2, ensure_ascii=False) + "\n")
-    run.write(CONFIG, json.dumps(to_json(settings), indent=2, ensure_ascii=False) + "\n")
+    run.keep_config(step, to_json(settings) if changes else None)
 
 
 def _say_best(state: TrainState, say: Say) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch.distributed as dist
 
-from vitlab.errors import RankError
+from vitlab.errors import RankError, one_line
 from vitlab.ranks import Ranks
 from vitlab.train.launch import LAUNCHER
 
@@ -22,7 +22,7 @@ _BEAT_SECONDS = 0.5
 _GONE_SECONDS = 4.0
 """A rank whose connection broke and that has not said anything for so long is taken for the cause."""
 
-_ENDED = "ended"
+_ENDED, _FAILED = "ended", "failed: "
 
 T = TypeVar("T")
 
@@ -60,18 +60,23 @@ class Heartbeat:
         deadline = time.monotonic() + 2 * _GONE_SECONDS
         while time.monotonic() < deadline:
             for rank in range(self._ranks.world):
-                if rank != self._ranks.rank and self._silent(rank) > _GONE_SECONDS:
+                silent = self._silent(rank)
+                if reason := self._failure(rank):
+                    return _gone(self._name(rank), reason)
+                if rank != self._ranks.rank and silent > _GONE_SECONDS:
                     return _gone(self._name(rank), "does not answer any more")
             time.sleep(_BEAT_SECONDS)
         return _gone("the ranks", f"lost each other ({str(error).splitlines()[0]})")
 
-    def end(self, *, well: bool) -> None:
-        """Stop watching; where all is `well` tell the others not to wait for more."""
+    def end(self, error: BaseException | None) -> None:
+        """Stop watching; tell the others not to wait for more, or with which `error` this rank leaves them."""
         self._ended.set()
         self._thread.join()
-        if well:
-            with contextlib.suppress(RuntimeError):  # the place where the ranks meet may have closed
+        with contextlib.suppress(RuntimeError):  # the place where the ranks meet may have closed
+            if error is None:
                 self._store.set(self._key(self._ranks.rank), _ENDED)
+            elif isinstance(error, Exception) and not isinstance(error, RankError):
+                self._say(_FAILED + one_line((str(error) or type(error).__name__).splitlines()[0]))
 
     def _run(self) -> None:
         beats, parent = 0, os.environ.get(LAUNCHER)
@@ -90,7 +95,7 @@ class Heartbeat:
             for rank in slow:
                 stuck = self._seen[rank][0].startswith("read")
                 what = "has not got its next images" if stuck else "has not answered"
-                _leave(_gone(self._name(rank), f"{what} for {SILENT_SECONDS:.0f} seconds"))
+                _leave(_gone(self._name(rank), self._failure(rank) or f"{what} for {SILENT_SECONDS:.0f} seconds"))
 
     def _say(self, state: str) -> None:
         who = f"process {os.getpid()} on {socket.gethostname()}"
@@ -109,7 +114,12 @@ class Heartbeat:
         return f"beat/{rank}"
 
     def _name(self, rank: int) -> str:
-        return f"rank {rank} ({self._seen[rank][0].partition('|')[2] or 'not seen yet'})"
+        return f"rank {rank} ({self._seen[rank][0].rpartition('|')[2]})"
+
+    def _failure(self, rank: int) -> str | None:
+        """Return what `rank` said that it failed with, if it did."""
+        said = self._seen.get(rank, ("", 0.0))[0]
+        return said.rpartition("|")[0].removeprefix(_FAILED) if said.startswith(_FAILED) else None
 
 
 @contextmanager
@@ -122,16 +132,18 @@ def heartbeat(ranks: Ranks) -> Generator[Heartbeat | None]:
     if ranks.world == 1:
         yield None
         return
-    beat, well = Heartbeat(ranks), False
+    beat = Heartbeat(ranks)
+    failure: BaseException | None = None
     try:
         yield beat
-        well = True
-    except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+    except BaseException as error:
+        failure = error
+        if not (isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error))):
             raise
-        raise beat.lost(error) from error
+        failure = beat.lost(error)
+        raise failure from error
     finally:
-        beat.end(well=well)
+        beat.end(failure)
 
 
 def _gone(who: str, what: str) -> RankError:

@@ -13,11 +13,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitlab.errors import RankError
+from vitlab.errors import RankError, SettingsError
 from vitlab.train.stop import exit_code, stop_request
 
 LAUNCHER = "VITLAB_LAUNCHER"
 """The environment variable with the process that launched a rank: a rank does not outlive it."""
+MOST_A_CORE = 8
+"""More processes for each core than this are a slip of the finger, which would leave the machine without memory."""
 _GRACE_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 
@@ -29,15 +31,22 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     A signal that asks for a stop is passed on to all, a second one ends them at once.
 
     Raises:
+        SettingsError: the machine is too small for so many.
         RankError: a rank was killed, or failed where the first one did not.
     """
+    if processes > MOST_A_CORE * (cores := _cores()):
+        what = f"{processes} are more than {MOST_A_CORE} for each of the {cores} cores here"
+        raise SettingsError("--processes", what, f"use {cores}, or one a GPU")
     with tempfile.TemporaryDirectory(prefix="vitlab-") as logs:
         paths = [Path(logs) / f"rank-{rank}.log" for rank in range(processes)]
-        environment = _environment(processes)
-        ranks = [_start(rank, arguments, environment, path) for rank, path in enumerate(paths)]
+        environment, ranks = _environment(processes), list["subprocess.Popen[bytes]"]()
         request = stop_request(lambda number: _send(ranks, number), lambda _: _send(ranks, signal.SIGKILL))
         try:
             with request as stop:
+                for rank, path in enumerate(paths):
+                    ranks.append(_start(rank, arguments, environment, path))
+                if stop.number:  # some may have been started after it
+                    _send(ranks, stop.number)
                 lost = _wait(ranks)
         finally:
             _send(ranks, signal.SIGKILL)
@@ -54,14 +63,17 @@ def _environment(processes: int) -> dict[str, str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ours = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(processes),
         LAUNCHER: str(os.getpid()),
     }
-    return {"OMP_NUM_THREADS": str(max(1, cores // processes)), **os.environ, **ours}
+    return {"OMP_NUM_THREADS": str(max(1, _cores() // processes)), **os.environ, **ours}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start(rank: int, arguments: Sequence[str], environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":

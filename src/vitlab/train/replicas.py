@@ -12,14 +12,14 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vitlab.errors import SettingsError
-from vitlab.models.classifier import Classifier
-from vitlab.models.vit import ViTSettings
+from vitlab.models.classifier import AnySettings, Classifier
+from vitlab.models.vit import ViT, ViTSettings
 from vitlab.nn.axial import AxialBlock
 from vitlab.nn.encoder import Block
 from vitlab.nn.remat import stacks
 from vitlab.ranks import Ranks
 from vitlab.train.config import TrainSettings
-from vitlab.train.masked import MaskedTask
+from vitlab.train.masked import MaskedPatches, MaskedTask
 from vitlab.train.objective import Task
 
 
@@ -46,22 +46,33 @@ def replicate(learner: Learner, settings: TrainSettings, ranks: Ranks) -> nn.Mod
     Raises:
         SettingsError: the task cannot be sharded.
     """
+    check_shardable(settings, learner.model.settings)
     if settings.parallel == "sharded":
-        _check_shardable(learner)
         if ranks.world > 1:
             _shard(learner.model, half=settings.precision == "bfloat16")
         return learner
     if ranks.world == 1 or settings.exact:
         return learner
-    unused = isinstance(learner.task, MaskedTask)  # what only the head reads gets no gradient
-    return DistributedDataParallel(learner, find_unused_parameters=unused, gradient_as_bucket_view=True)
+    return DistributedDataParallel(learner, find_unused_parameters=has_unused(learner), gradient_as_bucket_view=True)
 
 
-def _check_shardable(learner: Learner) -> None:
-    """Refuse what more than one block, or more than the model itself, has to gather."""
-    settings = learner.model.settings
-    shared = isinstance(settings, ViTSettings) and settings.position.place == "shared"
-    if shared or isinstance(learner.task, MaskedTask):
+def has_unused(learner: Learner) -> bool:
+    """Return whether parameters get no gradient: those of what only a head reads, where patches are predicted instead."""
+    if not (isinstance(learner.task, MaskedTask) and isinstance(learner.model, ViT)):
+        return False
+    parts = [part for part in (learner.model.pooling, learner.model.representation) if part is not None]
+    return any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
+
+def check_shardable(train: TrainSettings, model: AnySettings) -> None:
+    """Refuse to share in parts what more than one block, or more than the model itself, has to gather.
+
+    Raises:
+        SettingsError: the settings ask for that.
+    """
+    shared = isinstance(model, ViTSettings) and model.position.place == "shared"
+    masked = isinstance(train.objective, MaskedPatches)
+    if train.parallel == "sharded" and (shared or masked):
         what = f"'sharded' is not there for {'positions that all blocks share' if shared else 'MaskedPatches'}"
         raise SettingsError("train.parallel", what, "leave it at 'data': each rank then has the whole model")
 

@@ -178,8 +178,15 @@ class RunFolder:
             told = (found.recent, found.skipped, found.standing)
             state.restore(found.step, found.parameters, found.optimizer, *told)
         if self._metrics is not None:
-            self._metrics.truncate(found.metrics_bytes if found else 0)
+            self._cut_metrics(self._metrics, found.metrics_bytes if found else 0)
         return found.rejected if found else ()
+
+    def _cut_metrics(self, metrics: FileIO, size: int) -> None:
+        """Leave the first `size` bytes of the metrics, less where some of these are gone."""
+        if (there := metrics.seek(0, os.SEEK_END)) < size:
+            log.warning("%s: %d bytes of it are missing; training goes on", self.path / METRICS, size - there)
+        metrics.truncate(min(size, there))  # more would be filled with zeros
+        metrics.seek(0, os.SEEK_END)  # what is saved before anything is logged counts these bytes
 
     def write(self, name: str, text: str) -> None:
         """Write the file `name`, once for all ranks; its name appears only when it is complete."""
@@ -203,6 +210,23 @@ class RunFolder:
         except OSError as error:
             what = f"cannot be written ({error.strerror})"
             raise CheckpointError(self.path / MODEL, what, "make room, and go on with --resume") from None
+
+    def keep_config(self, step: int, config: Mapping[str, Any] | None) -> None:
+        """Keep the settings that the updates up to `step` were made with, and write `config` for those after it.
+
+        None goes on with the settings that there are. `config_at` finds what is kept.
+        """
+        if self._lock is None:
+            return
+        later = [each for each in _replaced(self.path) if _step_of(each) > step]  # their updates will be made again
+        made_with = later[0] if later else self.path / CONFIG
+        name = f"config-until-step-{step:06d}.json"
+        if (config is not None or later) and not (self.path / name).exists():
+            self.write(name, made_with.read_text(encoding="utf-8"))
+        for each in later:
+            files.remove(each)
+        if config is not None:
+            self.write(CONFIG, _pretty(config).decode())
 
     def note_environment(self, step: int, environment: Mapping[str, Any]) -> None:
         """Write what the run goes on with from `step` on, unless that is as before; `environment_at` finds it."""
