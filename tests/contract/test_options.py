@@ -26,6 +26,7 @@ from vitlab.train.config import TrainSettings
 from vitlab.train.objective import weights_for
 from vitlab.train.optimizer import SGD, Adam
 from vitlab.train.progress import Quiet
+from vitlab.train.replicas import gathered
 from vitlab.train.state import TrainState
 from vitlab.train.step import train_step
 from vitlab.weights.save import save
@@ -132,14 +133,20 @@ def trained(settings, given, steps, state=None):
 
 def restored(settings, given, old):
     """Return a fresh state with what `old` writes into files."""
-    model, others = (safetensors.torch.load(safetensors.torch.save(tensors)) for tensors in old.files())
+    model, others = (
+        safetensors.torch.load(safetensors.torch.save(tensors)) for tensors in map(gathered, old.tensors())
+    )
     state = fresh(settings, given)
     state.restore(old.step, model, others)
     return state
 
 
 def values_of(state):
-    return {f"{number} {name}": tensor for number, part in enumerate(state.files()) for name, tensor in part.items()}
+    return {
+        f"{number} {name}": tensor
+        for number, part in enumerate(map(gathered, state.tensors()))
+        for name, tensor in part.items()
+    }
 
 
 def same(one, other):

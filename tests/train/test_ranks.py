@@ -24,7 +24,7 @@ from vitlab.train.heartbeat import heartbeat as watched
 from vitlab.train.masked import MaskedPatches
 from vitlab.train.objective import Sigmoid, Softmax, build_task
 from vitlab.train.optimizer import SGD, Adam
-from vitlab.train.replicas import Learner, has_unused
+from vitlab.train.replicas import Learner, gathered, has_unused
 from vitlab.train.run import RunFolder
 from vitlab.train.state import TrainState
 from vitlab.train.step import train_step
@@ -69,7 +69,7 @@ def fit(make_training, tmp_path):
             opened.save_checkpoint(state)
             opened.finish_checkpoint()
             opened.close()
-        return losses, torch.cat([tensor.flatten() for tensor in state.files()[0].values()]).tolist()
+        return losses, torch.cat([tensor.flatten() for tensor in gathered(state.tensors()[0]).values()]).tolist()
 
     return run
 

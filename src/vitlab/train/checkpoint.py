@@ -21,6 +21,7 @@ from vitlab import files
 from vitlab.config import loads
 from vitlab.errors import CheckpointError
 from vitlab.ranks import ALONE, Ranks
+from vitlab.train.replicas import gathered
 from vitlab.train.standing import Standing
 from vitlab.train.state import TrainState
 from vitlab.weights.save import metadata
@@ -77,15 +78,15 @@ def take(state: TrainState, metrics_bytes: int) -> Snapshot | None:
     if not state.sharded:
         if not ranks.first:
             return None
-        model, optimizer = state.files()
-        tensors = {MODEL: (model, metadata(state.model)), OPTIMIZER: (optimizer, None)}
+        model, others = (gathered(tensors) for tensors in state.tensors())
+        tensors = {MODEL: (model, metadata(state.model)), OPTIMIZER: (others, None)}
         return Snapshot(state.step, ALONE, topic, tensors, {PROGRESS: progress})
     parts: dict[str, tuple[Mapping[str, Tensor], dict[str, str] | None]] = {}
     texts = {PROGRESS: progress}
-    for name, all_tensors, says in zip((MODEL, OPTIMIZER), state.files(), (metadata(state.model), None), strict=True):
-        homes = {key: _part(name, index % ranks.world, ranks.world) for index, key in enumerate(all_tensors)}
+    for name, held, says in zip((MODEL, OPTIMIZER), state.tensors(), (metadata(state.model), None), strict=True):
+        homes = {key: _part(name, index % ranks.world, ranks.world) for index, key in enumerate(held)}
         mine = _part(name, ranks.rank, ranks.world)
-        parts[mine] = ({key: value for key, value in all_tensors.items() if homes[key] == mine}, says)
+        parts[mine] = gathered(held, {key for key, home in homes.items() if home == mine}), says
         texts[_index(name)] = json.dumps({"metadata": {}, "weight_map": homes})
     return Snapshot(state.step, ranks, topic, parts, texts if ranks.first else {})
 
@@ -140,8 +141,8 @@ def _write_part(draft: Path, snapshot: Snapshot) -> dict[str, str]:
             sums[name] = _written(draft / name, safetensors.torch.save(dict(tensors), says))
         for name, text in snapshot.texts.items():
             sums[name] = _written(draft / name, text.encode())
-    except OSError as error:
-        failure = error
+    except (OSError, MemoryError) as error:
+        failure = error if isinstance(error, OSError) else OSError("not enough memory")
     for rank, (theirs, reason) in enumerate(snapshot.ranks.report(snapshot.topic, [sums, failure and str(failure)])):
         sums |= theirs
         if reason and failure is None:

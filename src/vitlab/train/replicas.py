@@ -1,6 +1,6 @@
 """Replicas: how the ranks share a model while they train it, each with all of it or each with a part of every tensor."""
 
-from collections.abc import Generator
+from collections.abc import Container, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -108,10 +108,17 @@ def reshard(learner: nn.Module) -> None:
             module.reshard()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a copy of all of `tensor` in the memory of this process; every rank has to ask where it is sharded."""
-    full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return full.detach().to("cpu", copy=True).contiguous()
+def gathered(tensors: Mapping[str, Tensor], mine: Container[str] | None = None) -> dict[str, Tensor]:
+    """Return copies in the memory of this process of all of each of `tensors`, or of those whose names are `mine`.
+
+    A collective where they are sharded: one tensor at a time comes together on every rank.
+    """
+    copies: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if mine is None or name in mine:
+            copies[name] = full.detach().to("cpu", copy=True).contiguous()
+    return copies
 
 
 def as_stored(values: Tensor, like: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from vitlab.config import read_json
 from vitlab.errors import CheckpointError, RunFolderError
 from vitlab.ranks import ALONE, Ranks
 from vitlab.train import checkpoint
+from vitlab.train.replicas import gathered
 from vitlab.train.saver import Saver
 from vitlab.train.state import TrainState
 from vitlab.weights.save import metadata
@@ -201,7 +202,7 @@ class RunFolder:
         Raises:
             CheckpointError: it could not be written.
         """
-        tensors, _ = state.files()
+        tensors = gathered(dict(state.model.named_parameters()), None if self._lock is not None else ())
         try:
             if self._lock is not None:
                 data = safetensors.torch.save(tensors, metadata(state.model))

@@ -21,7 +21,7 @@ from vitlab.train.layers import frozen_names, rate_scales
 from vitlab.train.objective import Task, build_task
 from vitlab.train.optimizer import build_optimizer
 from vitlab.train.precision import Precision, autocast
-from vitlab.train.replicas import Learner, as_stored, replicate, reshard, whole
+from vitlab.train.replicas import Learner, as_stored, replicate, reshard
 from vitlab.train.standing import Standing, after, score_of
 
 
@@ -169,15 +169,11 @@ class TrainState:
             self.standing, self.best = standing, best
         self.refused.zero_()
 
-    def files(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return copies in memory of the model's parameters, and of what the optimizer and the task have: each tensor whole.
-
-        A collective: every rank has to call it where parameters are sharded.
-        """
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the model's parameters, and what else there is: the tensors of the optimizer, those kept, and the task's."""
         task = dict(self.task.named_parameters(prefix="task"))
-        model = {name: whole(parameter) for name, parameter in self.model.named_parameters()}
         others = {**self.optimizer_tensors(), **self.kept_tensors(), **task}
-        return model, {name: whole(tensor) for name, tensor in others.items()}
+        return dict(self.model.named_parameters()), others
 
 
 def _as_kept(value: Tensor, parameter: nn.Parameter) -> Tensor:
