@@ -67,11 +67,12 @@ class Branch(nn.Module):
 
 
 class Norm(nn.LayerNorm):
-    """A LayerNorm in float32, also where its numbers were brought here in 16 bits."""
+    """A LayerNorm as precise as its input, also where its own numbers were brought here in 16 bits."""
 
     def forward(self, input: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:  # noqa: A002  (its name in torch)
         """Return every token with mean zero and deviation one, scaled and moved."""
-        return functional.layer_norm(input, self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        return functional.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
 class Block(nn.Module):

@@ -202,7 +202,7 @@ def feature_size(image: Size, depths: Sequence[int]) -> Size:
     return Size(math.ceil(image.height / stride), math.ceil(image.width / stride))
 
 
-UNIT_FLOATS = 16
+UNIT_FLOATS = 14
 """What a unit keeps for each cell of its feature map, in bottleneck widths."""
 
 
