@@ -136,7 +136,7 @@ class RunFolder:
             log.warning("%s: cannot be written (%s); training goes on", self.path / METRICS, error.strerror)
 
     def note(self, event: Mapping[str, Any]) -> None:
-        """Add an event with the images that it is about to the events file; after a crash one may stand there twice."""
+        """Add an event with the images that it is about to the events file."""
         if self._lock is not None:
             with (self.path / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(event, ensure_ascii=False) + "\n")
@@ -175,6 +175,7 @@ class RunFolder:
             CheckpointError: every checkpoint is damaged, or it was written by another version.
         """
         found = checkpoint.read(self.path / CHECKPOINTS, state.ranks)
+        self._cut_events(found.step if found else 0)
         if found is not None:
             told = (found.recent, found.skipped, found.standing)
             state.restore(found.step, found.parameters, found.optimizer, *told)
@@ -188,6 +189,18 @@ class RunFolder:
             log.warning("%s: %d bytes of it are missing; training goes on", self.path / METRICS, size - there)
         metrics.truncate(min(size, there))  # more would be filled with zeros
         metrics.seek(0, os.SEEK_END)  # what is saved before anything is logged counts these bytes
+
+    def _cut_events(self, step: int) -> None:
+        """Take out the events after `step`: those updates are made again."""
+        path = self.path / EVENTS
+        if self._lock is None or not path.exists():
+            return
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        if kept:
+            files.write_atomic(path, "".join(kept).encode())
+        else:
+            files.remove(path)
 
     def write(self, name: str, text: str) -> None:
         """Write the file `name`, once for all ranks; its name appears only when it is complete."""
