@@ -312,13 +312,16 @@ def config_at(path: Path, step: int) -> Path:
 
 def _replaced(path: Path) -> list[Path]:
     """Return the settings that a run had until it was resumed with others, by step."""
-    found = [each for each in path.glob("config-until-step-*.json") if each.stem.rpartition("-")[2].isdigit()]
-    return sorted(found, key=_step_of)
+    return _by_step(path, "config-until-step-*.json")
 
 
 def _noted(path: Path) -> list[Path]:
     """Return the descriptions of what a run was resumed on, by step."""
-    found = [each for each in path.glob("environment-*.json") if each.stem.rpartition("-")[2].isdigit()]
+    return _by_step(path, "environment-*.json")
+
+
+def _by_step(path: Path, pattern: str) -> list[Path]:
+    found = [each for each in path.glob(pattern) if each.stem.rpartition("-")[2].isdigit()]
     return sorted(found, key=_step_of)
 
 
