@@ -3,12 +3,15 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.end_to_end.conftest import TINY, draw, vitlab
+from tests.end_to_end.conftest import TINY, draw, environment, vitlab
 
 
 def finetune(data, *options):
@@ -244,3 +247,17 @@ def test_the_process_says_it_as_the_function_does(tmp_path):
     done = vitlab("finetune", "nowhere", "--out", "out", cwd=tmp_path)
     assert (done.code, done.out, list(tmp_path.iterdir())) == (2, "", [])
     assert len(done.err.splitlines()) == 1 and "nowhere" in done.error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_the_output_is_one_line_and_no_wrong_request():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vitlab", "models", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: No space left on device; --debug shows where it happened"]

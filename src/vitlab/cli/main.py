@@ -73,6 +73,12 @@ def _run() -> int:
             raise
         typer.echo(f"error: {error}", err=True)
         return error.exit_code
+    except OSError as error:  # a full disk, a folder that may not be written: nothing to mend in a program
+        if os.environ.get("VITLAB_DEBUG"):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{error.strerror or error}; --debug shows where it happened", err=True)
+        return FAILED
     except Exception as error:
         describe = getattr(error, "format_message", None)  # the command line's own usage error
         if describe is None:
