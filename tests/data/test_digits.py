@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vitlab.config import parse, to_json
 from vitlab.data.digits import Digits
-from vitlab.errors import DataError, SettingsError
+from vitlab.errors import SettingsError
 
 COUNTS = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
@@ -94,9 +94,14 @@ def test_a_split_follows_its_seed():
     assert not np.array_equal(pixels(first), pixels(second))
 
 
-def test_a_side_is_not_split_again():
-    with pytest.raises(DataError, match="digits, test part: is one side of a split already; split the whole"):
-        Digits().split()[1].split()
+def test_a_side_can_be_split_again():
+    train, _ = Digits().split(0.2)
+    fit, dev = train.split(0.1, seed=3)
+    assert str(dev) == "digits, test part of the train part"
+    keys = [{side.read(index).key for index in range(len(side))} for side in (train, fit, dev)]
+    assert keys[1] | keys[2] == keys[0] and not keys[1] & keys[2]
+    assert set(np.bincount(dev.labels)) <= {14, 15}  # a tenth of every class
+    assert parse(Digits, json.loads(json.dumps(to_json(dev))), "test") == dev
 
 
 def test_a_wrong_fraction_is_a_settings_error():

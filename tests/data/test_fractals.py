@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vitlab.config import parse, to_json
 from vitlab.data.fractals import Fractals, System, _draw_once, find_system, rasterize, scatter
-from vitlab.errors import DataError, SettingsError
+from vitlab.errors import SettingsError
 
 seeds = st.integers(0, 2**40)
 
@@ -108,9 +108,12 @@ def test_a_split_divides_every_class(classes, images, fraction, seed):
         assert [whole.read(int(index)).key for index in indices] == keys[side is test]
 
 
-def test_a_side_is_not_split_again():
-    with pytest.raises(DataError, match="train part: is one side of a split already; split the whole"):
-        Fractals().split()[0].split()
+def test_a_side_can_be_split_again():
+    train, _ = Fractals(num_classes=3, images_per_class=10).split(0.2)
+    fit, dev = train.split(0.25)
+    assert (len(train), len(fit), len(dev)) == (24, 18, 6) and str(dev).endswith(", test part of the train part")
+    keys = [[side.read(index).key for index in range(len(side))] for side in (train, fit, dev)]
+    assert sorted(keys[1] + keys[2]) == keys[0]
 
 
 def test_a_wrong_fraction_is_a_settings_error():

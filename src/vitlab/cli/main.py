@@ -18,11 +18,12 @@ from vitlab.cli.pretrain import pretrain
 from vitlab.cli.recipes import recipes
 from vitlab.cli.runs import runs
 from vitlab.cli.verify import verify
+from vitlab.cli.vtab import vtab
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (demo, finetune, pretrain, evaluate, predict, convert, models, recipes, runs, verify):
+for verb in (demo, finetune, pretrain, evaluate, vtab, predict, convert, models, recipes, runs, verify):
     app.command()(verb)
 app.add_typer(data.app, name="data")
 

@@ -21,6 +21,12 @@ class HowDecoded(StrEnum):
     PIL_COMPAT = "pil-compat"
 
 
+class By(StrEnum):
+    """How a rate is chosen and a result is measured."""
+
+    PAPER = "paper"
+
+
 class HowPrecise(StrEnum):
     """What products are computed in."""
 
@@ -92,6 +98,17 @@ ImageSize = Annotated[
 Steps = Annotated[int | None, typer.Option(min=1, help="Updates to make.")]
 Epochs = Annotated[float | None, typer.Option(min=0, help="Passes over the data, instead of --steps.")]
 Lr = Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")]
+Rates = Annotated[
+    list[float] | None,
+    typer.Option(min=0, help="Peak learning rate; with --protocol several may be given, each with a --lr."),
+]
+Protocol = Annotated[
+    By | None,
+    typer.Option(
+        help="As the paper measures: the rate chosen among the recipe's on images held out, then trained on all, with some seeds."
+    ),
+]
+Seeds = Annotated[int | None, typer.Option(min=1, help="With --protocol: runs on all images. Default: 3.")]
 BatchSize = Annotated[
     str | None,
     typer.Option(

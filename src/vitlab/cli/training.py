@@ -114,7 +114,7 @@ def _lead(
         recipe = planned.settings.recipe.replace("/", "-")
         folder = Path("runs") / f"{recipe}-{Path(asked.data or '').resolve().name}"
     if planned is not None:
-        _say_plan(planned, folder, ranks, say)
+        say_plan(planned, folder, ranks.world, say)
     if resume and planned is not None and not is_run(folder):
         say("resume   nothing there yet: the run starts")
         resume = False
@@ -131,7 +131,8 @@ def _lead(
     _finish(result, planned.differences if planned else [], say)
 
 
-def _say_plan(planned: "Plan", folder: Path, ranks: "Ranks", say: Callable[[str], None]) -> None:
+def say_plan(planned: "Plan", folder: Path, world: int, say: Callable[[str], None]) -> None:
+    """Say what will be trained on what, how long and with how much memory, by `world` processes."""
     from vitlab.studies.duration import time_line
     from vitlab.studies.resources import memory_lines
 
@@ -152,7 +153,7 @@ def _say_plan(planned: "Plan", folder: Path, ranks: "Ranks", say: Callable[[str]
     say(f"device   {planned.settings.device}")
     for index, line in enumerate(memory_lines(planned.settings)):
         say(f"{'' if index else 'memory':8} {line}")
-    takes = time_line(planned.settings, ranks.world, sum(map(len, planned.evals.values())))
+    takes = time_line(planned.settings, world, sum(map(len, planned.evals.values())))
     if takes:
         say(f"time     {takes}")
     for line in planned.advice:

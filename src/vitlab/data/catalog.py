@@ -229,7 +229,7 @@ class Catalogued(DataPath):
 
     def __str__(self) -> str:
         name = f"{self.name} {self.subset}" if self.subset else self.name
-        return name if self.part is None else f"{name} ({self.part.side} part)"
+        return name if self.part is None else f"{name} ({self.part})"
 
     @cached_property
     def listing(self) -> "Chosen":

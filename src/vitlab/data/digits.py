@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from vitlab.config import Settings, parse
 from vitlab.data.source import Example, Part, Pixels
-from vitlab.errors import DataError
 
 _CLASSES = tuple("0123456789")
 
@@ -54,20 +53,18 @@ class Digits(Settings):
         """Return the training and the test side; `test` is the fraction of every class in the test side.
 
         Raises:
-            DataError: this is one side of a split already.
             SettingsError: `test` is not between 0 and 1.
         """
-        if self.part is not None:
-            raise DataError(str(self), "is one side of a split already", "split the whole")
-        side = parse(Part, {"side": "test", "fraction": test, "seed": seed}, f"split of {self}")
+        given = {"side": "test", "fraction": test, "seed": seed, "of": self.part}
+        side = parse(Part, given, f"split of {self}")
         return Digits(part=side.model_copy(update={"side": "train"})), Digits(part=side)
 
     def _members(self) -> NDArray[np.int64]:
         part = self.part
-        return _all() if part is None else _side(part.side, part.fraction, part.seed)
+        return _all() if part is None else _side(part)
 
     def __str__(self) -> str:
-        return "digits" if self.part is None else f"digits, {self.part.side} part"
+        return "digits" if self.part is None else f"digits, {self.part}"
 
 
 @cache
@@ -85,5 +82,5 @@ def _all() -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=16)
-def _side(side: Literal["train", "test"], fraction: float, seed: int) -> NDArray[np.int64]:
-    return Part(side=side, fraction=fraction, seed=seed).indices(_arrays()[1])
+def _side(part: Part) -> NDArray[np.int64]:
+    return part.indices(_arrays()[1])

@@ -15,7 +15,6 @@ from pydantic import Field
 
 from vitlab.config import Settings, parse
 from vitlab.data.source import Example, Part, Pixels
-from vitlab.errors import DataError
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
@@ -73,24 +72,22 @@ class Fractals(Settings):
         """Return the training and the test side; `test` is the fraction of every class in the test side.
 
         Raises:
-            DataError: this is one side of a split already.
             SettingsError: `test` is not between 0 and 1.
         """
-        if self.part is not None:
-            raise DataError(str(self), "is one side of a split already", "split the whole")
-        side = parse(Part, {"side": "test", "fraction": test, "seed": seed}, f"split of {self}")
+        given = {"side": "test", "fraction": test, "seed": seed, "of": self.part}
+        side = parse(Part, given, f"split of {self}")
         train = side.model_copy(update={"side": "train"})
         return self.model_copy(update={"part": train}), self.model_copy(update={"part": side})
 
     def __str__(self) -> str:
         whole = f"fractals ({self.num_classes:,} classes × {self.images_per_class:,})"
-        return whole if self.part is None else f"{whole}, {self.part.side} part"
+        return whole if self.part is None else f"{whole}, {self.part}"
 
     def _per_class(self) -> int:
         return self.images_per_class if self.part is None else len(self._places(self.part, 0))
 
     def _places(self, part: Part, label: int) -> NDArray[np.int64]:
-        return _side(part.side, part.fraction, part.seed, self.images_per_class, label)
+        return _side(part, self.images_per_class, label)
 
 
 @lru_cache(maxsize=8)
@@ -99,9 +96,9 @@ def _names(num_classes: int) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _side(side: Literal["train", "test"], fraction: float, seed: int, count: int, label: int) -> NDArray[np.int64]:
+def _side(part: Part, count: int, label: int) -> NDArray[np.int64]:
     """Return a side's places among the `count` of one class; one by one, so that memory does not grow with the set."""
-    return Part(side=side, fraction=fraction, seed=seed).indices(np.full(count, label))
+    return part.indices(np.full(count, label))
 
 
 @dataclass(frozen=True)

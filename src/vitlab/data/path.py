@@ -61,8 +61,12 @@ class Listed(Settings):
     def __str__(self) -> str:
         if self.part is None:
             return self.place
-        share = self.part.fraction if self.part.side == "test" else 1 - self.part.fraction
-        return f"{self.place} ({self.part.side} {share:.0%})"
+        shares: list[str] = []
+        part: Part | None = self.part
+        while part is not None:
+            shares.append(f"{part.side} {part.fraction if part.side == 'test' else 1 - part.fraction:.0%}")
+            part = part.of
+        return f"{self.place} ({' of '.join(shares)})"
 
     def __eq__(self, other: object) -> bool:  # of the settings alone, whether listed yet or not
         return type(self) is type(other) and self._settings() == cast(Listed, other)._settings()
@@ -112,19 +116,18 @@ class Listed(Settings):
     def split(self: D, test: float, seed: int = 0) -> tuple[D, D]:
         """Return the training side and the test side: `test` is the fraction of every class that is held back.
 
+        A side can be split again.
+
         Raises:
-            DataError: this is one side of a split already.
             SettingsError: `test` is not between 0 and 1.
         """
-        if self.part is not None:
-            raise DataError(str(self), "is one side of a split already", "split the whole data set")
         sides = (self._side("train", test, seed), self._side("test", test, seed))
         for side in sides:
             vars(side)["listing"] = self.listing  # listed once, not three times
         return sides
 
     def _side(self: D, side: Literal["train", "test"], fraction: float, seed: int) -> D:
-        part = parse(Part, {"side": side, "fraction": fraction, "seed": seed}, "split")
+        part = parse(Part, {"side": side, "fraction": fraction, "seed": seed, "of": self.part}, "split")
         return self.model_copy(update={"part": part})
 
 

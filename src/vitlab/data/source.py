@@ -78,15 +78,26 @@ class Part(Settings):
     """One side of a seeded, stratified split: `fraction` of every class is the test side, the rest the training side.
 
     An image with several labels is counted for its rarest one, see `labels.strata`. A class that would then have examples on the
-    test side alone has the first of them moved to the training side.
+    test side alone has the first of them moved to the training side. Where there is a part that this is a part `of`, that one is
+    divided, and not the whole.
     """
 
     side: Literal["train", "test"]
     fraction: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)] = 0
+    of: "Part | None" = None
+
+    def __hash__(self) -> int:
+        return hash((self.side, self.fraction, self.seed, self.of))
+
+    def __str__(self) -> str:
+        return f"{self.side} part" + (f" of the {self.of}" if self.of else "")
 
     def indices(self, labels: Labels) -> NDArray[np.int64]:
         """Return the sorted indices of this side; of every class (group) of two or more at least one is on either side."""
+        if self.of is not None:
+            outer = self.of.indices(labels)
+            return outer[self.alone.indices(labels[outer])]
         groups = strata(labels)
         order = np.argsort(groups, kind="stable")
         names, starts = np.unique(groups[order], return_index=True)
@@ -97,6 +108,11 @@ class Part(Settings):
         if is_multi_label(labels):
             _move_untrained(labels, tested)
         return np.flatnonzero(tested if self.side == "test" else ~tested)
+
+    @property
+    def alone(self) -> "Part":
+        """The same division, of a whole."""
+        return self.model_copy(update={"of": None})
 
 
 def _move_untrained(labels: Labels, tested: NDArray[np.bool_]) -> None:

@@ -43,6 +43,7 @@ def in_full(recipe: Recipe) -> list[tuple[str, str]]:
         ("length", _length(recipe)),
         ("batch", f"{train.batch_size:,} images"),
         ("rate", f"{train.lr:g}" + (f", one of {_each(recipe.lrs)}" if len(recipe.lrs) > 1 else "")),
+        ("held out", f"{recipe.dev:.0%} of the training images, to choose the rate" if recipe.dev else ""),
         ("schedule", _schedule(recipe)),
         ("optimizer", _kind(train.optimizer)),
         ("clipping", "none" if train.clip_norm is None else f"global norm {train.clip_norm:g}"),

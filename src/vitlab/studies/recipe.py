@@ -98,9 +98,10 @@ class Recipe(Settings):
 
     `models` are the models it is for; without any it takes every model. `data` is a name of the catalog or a plain one, and
     `images` the size of that training set; with `epochs` the steps follow from the training set that a run has. `lrs` are the rates
-    that its authors chose from. `image_sizes` are for models that need another than `image_size`; where that is None too, the size
-    is that of the weights or of the images. `model` are changes of a fresh model's settings, `augment_on` of `augment` for certain
-    data sets of the catalog. `unstated` says where a value is from that the source does not state.
+    that its authors chose from, on the share `dev` of the training images, which they held out for that. `image_sizes` are for
+    models that need another than `image_size`; where that is None too, the size is that of the weights or of the images. `model`
+    are changes of a fresh model's settings, `augment_on` of `augment` for certain data sets of the catalog. `unstated` says where a
+    value is from that the source does not state.
 
     A recipe that `adapts` is ours: its warm-up is a tenth of a shorter run, and small images are cropped less. Another keeps its
     warm-up, and a run that is not longer is refused. The marks of a staircase move with the number of steps.
@@ -114,6 +115,7 @@ class Recipe(Settings):
     epochs: PositiveFloat | None = None
     train: TrainSettings
     lrs: tuple[PositiveFloat, ...] = ()
+    dev: Annotated[float, Field(gt=0, lt=1)] | None = None
     image_size: PositiveInt | None = None
     image_sizes: Mapping[str, PositiveInt] = Field(default_factory=dict)
     model: Mapping[str, Any] = Field(default_factory=dict)

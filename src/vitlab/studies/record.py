@@ -18,7 +18,7 @@ from vitlab.models.vit import ViTSettings
 from vitlab.nn.patches import Patches
 from vitlab.train import checkpoint
 from vitlab.train.meter import TIMING
-from vitlab.train.run import CHECKPOINTS, CONFIG, LOCK, METRICS, MODEL
+from vitlab.train.run import CHECKPOINTS, CONFIG, LOCK, METRICS, MODEL, OUTCOME
 
 State: TypeAlias = Literal["running", "finished", "resumable", "interrupted"]
 LOWER_IS_BETTER = ("loss",)
@@ -200,7 +200,7 @@ def _event(line: bytes) -> Event | None:
 def _state(path: Path) -> State:
     if _locked(path / LOCK):
         return "running"
-    if (path / MODEL).exists():
+    if (path / MODEL).exists() or (path / OUTCOME).exists():
         return "finished"
     return "resumable" if checkpoint.steps(path / CHECKPOINTS) else "interrupted"
 

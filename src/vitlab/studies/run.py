@@ -57,9 +57,9 @@ FIXED = ("train.optimizer.type", "train.objective.type", "train.seed", "train.ba
 
 @dataclass(frozen=True)
 class Given:
-    """What a Python program hands over instead of naming it in the settings."""
+    """What a Python program hands over instead of naming it in the settings; where `model` is None it is theirs."""
 
-    model: Classifier
+    model: Classifier | None
     train: Source
     evals: Mapping[str, Source]
 
@@ -108,7 +108,7 @@ def start(
     data = _open_data(settings, say, given, ranks)
     _check_options(settings, data)
     weights_for(settings.train.objective, data.train.classes, data.train.labels)  # refused before there is a folder
-    model = given.model if given else first_model(settings, data.train, say)
+    model = (given and given.model) or first_model(settings, data.train, say)
     if not ranks.first:
         _use_threads(ranks.tell(), say)
         with explained(settings):
@@ -154,7 +154,7 @@ def resume(
             return _result(out, load(out), {}, {})
         data = _open_data(settings, say, given, ranks)
         _use_threads(int(run.environment()["threads"]), say)
-        model = given.model if given else first_model(settings, data.train, say)
+        model = (given and given.model) or first_model(settings, data.train, say)
         if lack := lacking(out, checkpoint_bytes(model, settings.train)):
             say(f"{out}: {lack}")
         with explained(settings):

@@ -33,6 +33,8 @@ CHECKPOINTS, MODEL = "checkpoints", "model.safetensors"
 BAD_IMAGES, CLASS_WEIGHTS = "bad_images.txt", "class_weights.json"
 MANIFEST = "manifest.json"
 """The checksums of what will not change any more: the settings and environments, in the end also the metrics and the model."""
+OUTCOME = "outcome.json"
+"""What a finished run of a study came to; its checkpoints, and of a trial the model, are removed."""
 
 log = logging.getLogger("vitlab")
 
@@ -72,9 +74,9 @@ class RunFolder:
             lock = _lock(path)
             try:
                 (path / CHECKPOINTS).mkdir(exist_ok=True)
-                contents = {ENVIRONMENT: _pretty(environment), CONFIG: _pretty(config)}
+                contents = {ENVIRONMENT: pretty(environment), CONFIG: pretty(config)}
                 sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-                files.write_atomic(path / MANIFEST, _pretty(sums))
+                files.write_atomic(path / MANIFEST, pretty(sums))
                 for name, data in contents.items():  # the settings last: what has them is a run
                     files.write_atomic(path / name, data)
             except OSError:
@@ -240,7 +242,7 @@ class RunFolder:
         for each in later:
             files.remove(each)
         if config is not None:
-            self.write(CONFIG, _pretty(config).decode())
+            self.write(CONFIG, pretty(config).decode())
 
     def note_environment(self, step: int, environment: Mapping[str, Any]) -> None:
         """Write what the run goes on with from `step` on, unless that is as before; `environment_at` finds it."""
@@ -250,7 +252,7 @@ class RunFolder:
             if _step_of(path) > step:  # that will be made again
                 files.remove(path)
         if environment_at(self.path, step) != environment:
-            self.write(f"environment-{step:06d}.json", _pretty(environment).decode())
+            self.write(f"environment-{step:06d}.json", pretty(environment).decode())
         self._list_files({})
 
     def _list_files(self, sums: Mapping[str, str], *others: str) -> None:
@@ -258,7 +260,7 @@ class RunFolder:
         earlier = [path.name for path in (*_noted(self.path), *_replaced(self.path))]
         names = [CONFIG, ENVIRONMENT, *earlier, *others]
         found = {name: files.sha256(self.path / name) for name in names if (self.path / name).exists()}
-        files.write_atomic(self.path / MANIFEST, _pretty({**found, **sums}))
+        files.write_atomic(self.path / MANIFEST, pretty({**found, **sums}))
 
     def close(self) -> None:
         """Release the folder."""
@@ -349,7 +351,8 @@ def describe_environment(device: torch.device, workers: int, world_size: int = 1
     }
 
 
-def _pretty(data: Mapping[str, Any]) -> bytes:
+def pretty(data: Mapping[str, Any]) -> bytes:
+    """Return `data` as JSON for people, UTF-8."""
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
