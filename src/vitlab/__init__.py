@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from vitlab.data.webdataset import WebDataset as WebDataset
     from vitlab.errors import VitlabError as VitlabError
     from vitlab.evals.classify import Accuracy as Accuracy
+    from vitlab.evals.classify import classify as classify
     from vitlab.evals.fewshot import fewshot as fewshot
+    from vitlab.evals.paired import compare as compare
     from vitlab.inspection import figures as figures
     from vitlab.models.catalog import build_named
     from vitlab.serve.predict import Predictor as Predictor
@@ -41,6 +43,8 @@ _PLACES = {
     "VitlabError": "vitlab.errors:VitlabError",
     "WebDataset": "vitlab.data.webdataset:WebDataset",
     "build": "vitlab.models.catalog:build_named",
+    "classify": "vitlab.evals.classify:classify",
+    "compare": "vitlab.evals.paired:compare",
     "convert": "vitlab.weights.convert:convert",
     "cost": "vitlab.cost:",
     "fewshot": "vitlab.evals.fewshot:fewshot",
@@ -65,6 +69,8 @@ __all__ = [
     "VitlabError",
     "WebDataset",
     "build",
+    "classify",
+    "compare",
     "convert",
     "cost",
     "fewshot",

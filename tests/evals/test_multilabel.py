@@ -128,7 +128,11 @@ def test_a_model_of_one_class_is_counted_by_several_right_answers(make_model, se
     result = classify(model, several)
     assert isinstance(result, MultiLabelPredictions)
     np.testing.assert_allclose(result.probabilities.sum(axis=1), 1, rtol=1e-5)
-    assert set(Accuracy(several)(model)) == {"map", "top1", "precision", "recall", "loss", "labelled", "count"}
+    names = {"map", "top1", "top5", "precision", "recall", "loss", "labelled", "count"}
+    assert set(Accuracy(several)(model)) == names
+    hits = result.hits(1)[result.counted]
+    assert result.calibration is not None and result.calibration.counts.sum() == len(hits) == 3
+    assert result.table()[0].startswith("top-1") and result.as_json()["calibration"]["ece"] == result.calibration.ece
 
 
 def test_a_model_of_several_labels_is_evaluated_on_images_of_one_class_too(make_model, make_source):

@@ -42,6 +42,7 @@ def test_every_figure_can_be_drawn(make_model, image):
         figures.rollout(model, image),
         figures.rollouts([image], [image], ["an image"]),
         figures.bars({"ant": 0.5}, "top-1"),
+        figures.reliability(np.array([0, 3]), np.array([0.0, 0.9]), np.array([0.0, 2 / 3]), 0.23),
     ]
     assert len({drawing.svg() for drawing in drawings}) == len(drawings)
 

@@ -1,6 +1,7 @@
 """`vitlab evaluate`."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,8 +12,36 @@ from vitlab.cli import options
 def evaluate(
     model: options.Weighted,
     data: Annotated[
-        str | None, typer.Argument(help="Labelled images, as for finetune. Default: what the run evaluated on.")
+        str | None,
+        typer.Argument(
+            help="Labelled images, as for finetune; imagenet-real and objectnet for ImageNet models. Default: what the run "
+            "evaluated on."
+        ),
     ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Compare with this model on the same images.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write evaluation.json, predictions.csv and reliability.png into this folder; it must not exist."
+        ),
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="Pixels the model sees: 384, or 384x640 (height x width). Default: the model's.")
+    ] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Pixels of the shorter side before the middle is cut out. Default: as the model was made for."
+        ),
+    ] = None,
+    missing_images: Annotated[
+        options.OnBadImage,
+        typer.Option(
+            help="Refuse a data set of the catalog that lacks images, or evaluate on the others and say which."
+        ),
+    ] = options.OnBadImage.FAIL,
     on_bad_image: options.BadImages = options.OnBadImage.FAIL,
     decoding: options.Decoding = None,
     max_pixels: options.MaxPixels = None,
@@ -20,12 +49,23 @@ def evaluate(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Say how good a model is on labelled images: top-1, top-5, loss, and each class, every image counted once."""
+    """Say how good a model is on labelled images: top-1, top-5, loss, calibration, and each class, every image counted once."""
     from vitlab.studies.evaluation import Reading, evaluate_model
+    from vitlab.studies.scoresheet import check_free, write_scoresheet
 
-    how = None if decoding is None else decoding.value
-    reading = Reading(how, max_pixels, skip_bad=on_bad_image == options.OnBadImage.SKIP)
-    found = evaluate_model(model, data, reading, workers=workers, device=device)
+    reading = Reading(
+        decoding=None if decoding is None else decoding.value,
+        max_pixels=max_pixels,
+        resize=resize,
+        skip_bad=on_bad_image == options.OnBadImage.SKIP,
+        skip_missing=missing_images == options.OnBadImage.SKIP,
+    )
+    if out is not None:
+        check_free(out)
+    size = options.parse_size(image_size)
+    found = evaluate_model(model, data, reading, against=against, image_size=size, workers=workers, device=device)
+    if out is not None:
+        write_scoresheet(found, out)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
         return

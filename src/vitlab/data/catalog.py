@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -214,6 +214,9 @@ class Catalogued(DataPath):
         DataError: it is not in the catalog or not here, has no such subset, or is not whole.
     """
 
+    whole: ClassVar[bool] = True
+    """Whether a subset with fewer images than were published is refused."""
+
     type: Literal["Catalogued"] = "Catalogued"
     name: str
     path: Annotated[Path, Field(default_factory=data_folder)]
@@ -243,7 +246,7 @@ class Catalogued(DataPath):
             return Chosen([_from_archive(found, place, self.subset)])
         if found.order == "seeded" and self.subset in found.slices:
             logging.getLogger("vitlab").warning("%s: %s", self.name, found.note)
-        return Chosen(list(_chosen(found, place, self.subset)))
+        return Chosen(list(_chosen(found, place, self.subset, self.whole)))
 
     def read(self, index: int) -> Example:
         """Return the image at `index`; its key is what the original calls it.
@@ -255,6 +258,25 @@ class Catalogued(DataPath):
         return Example(data, label_at(self.labels, index), f"{self.name}/{printable(name)}")
 
 
+class Remaining(Catalogued):
+    """What is there of a subset from which images are missing, for evaluation alone: no run's settings can name it.
+
+    A subset that is cut from a split by its order is refused still, because any missing image would change it.
+    """
+
+    whole: ClassVar[bool] = False
+
+    @property
+    def expected(self) -> int | None:
+        """How many images were published; None where releases differ."""
+        return entry(self.name).size(self.subset or "")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The files (and folders, with a / at the end) that are not there, as far as their names are known."""
+        return self.listing.missing
+
+
 class Chosen:
     """Some examples of one or more splits, in order."""
 
@@ -263,6 +285,7 @@ class Chosen:
         self._starts = np.cumsum([0, *(len(places) for _, places in parts)])
         self.classes: tuple[str, ...] = parts[0][0].classes
         self.labels: NDArray[np.int64] = np.concatenate([examples.labels[places] for examples, places in parts])
+        self.missing = tuple(name for examples, _ in parts for name in examples.missing)
 
     def read(self, index: int) -> tuple[Any, str]:
         """Return the bytes or pixels of the example at `index`, and its name."""
@@ -272,16 +295,16 @@ class Chosen:
         return examples.fetch(place), examples.names[place]
 
 
-def _chosen(found: Entry, place: Path, subset: str) -> Iterator[tuple[Examples, NDArray[np.int64]]]:
+def _chosen(found: Entry, place: Path, subset: str, whole: bool) -> Iterator[tuple[Examples, NDArray[np.int64]]]:
     """Yield the splits that a subset is made of, and which of their examples."""
     if subset not in found.slices:
-        examples = _whole_split(found, place, subset)
+        examples = _split(found, place, subset, whole)
         yield examples, np.arange(len(examples.labels))
         return
     opened: dict[str, tuple[Examples, NDArray[np.int64]]] = {}
     for piece in pieces(found.slices[subset]):
         if piece.split not in opened:
-            examples = _whole_split(found, place, piece.split)
+            examples = _split(found, place, piece.split)
             opened[piece.split] = examples, published_order(examples.names, _SALTS[piece.split])
         examples, order = opened[piece.split]
         yield examples, order[piece.start : piece.stop]
@@ -302,14 +325,16 @@ def published_order(names: Sequence[str], salt: str) -> NDArray[np.int64]:
     return np.lexsort((halves[:, 1], halves[:, 0])).astype(np.int64)
 
 
-def _whole_split(found: Entry, place: Path, split: str) -> Examples:
+def _split(found: Entry, place: Path, split: str, whole: bool = True) -> Examples:
     """Return a split of the files.
 
     Raises:
-        DataError: it has more or fewer images or classes than were published.
+        DataError: it has more images or other classes than were published, or, unless it need not be `whole`, fewer images.
     """
     examples = found.layout.open(place, split, found.names)
-    _compare(place, f"split '{split}'", len(examples.labels), found.examples[split], "images")
+    count, expected = len(examples.labels), found.examples[split]
+    if whole or count > (expected or count):
+        _compare(place, f"split '{split}'", count, expected, "images", examples.missing)
     _compare(place, f"split '{split}'", len(examples.classes), found.classes, "classes")
     return examples
 
@@ -322,7 +347,11 @@ def _from_archive(found: Entry, place: Path, subset: str) -> tuple[Examples, NDA
     return examples, np.arange(len(examples.labels))
 
 
-def _compare(place: Path, what: str, count: int, expected: int | None, of: str) -> None:
+def _compare(place: Path, what: str, count: int, expected: int | None, of: str, missing: Sequence[str] = ()) -> None:
     if expected is not None and count != expected:
         told = f"{what} has {count:,} {of}, expected {expected:,}"
-        raise DataError(place, told, "some files are missing, or are not those that were published")
+        remedy = "some files are missing, or are not those that were published"
+        if missing:
+            remedy += "; `vitlab evaluate --missing-images skip` does without:"
+        items = [*missing[:10], *([f"… and {len(missing) - 10:,} more"] if len(missing) > 10 else [])]
+        raise DataError(place, told, remedy, items)

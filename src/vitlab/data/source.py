@@ -1,5 +1,6 @@
 """Source: a data set as a list of examples, each read on demand."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ def class_indices(found: Sequence[str], wanted: Sequence[str], where: str) -> ND
     A wanted class that was not found is no error; it has no examples. `labels.renumber` applies it.
 
     Raises:
-        DataError: a found class is not among the wanted ones.
+        DataError: a found class is not among the wanted ones, or one of its name is there twice and the order differs.
     """
     if tuple(found) == tuple(wanted):  # ImageNet has two classes of one name: a crane is a bird, or lifts loads
         return np.arange(len(found))
@@ -169,4 +170,9 @@ def class_indices(found: Sequence[str], wanted: Sequence[str], where: str) -> ND
         raise DataError(
             where, f"has classes that the model does not know: {names}", nearest(unknown[0], list(wanted)[:20])
         )
+    once, other = Counter(found), Counter(wanted)
+    twice = [name for name in found if once[name] > 1 or other[name] > 1]
+    if twice:
+        what = f"has its classes in another order than the model, and '{twice[0]}' is the name of two"
+        raise DataError(where, what, "give both in the same order, or the two classes different names")
     return np.array([index[name] for name in found], np.int64)

@@ -197,6 +197,44 @@ def bars(values: Mapping[str, float], label: str) -> Drawing:
     return Drawing(figure)
 
 
+def reliability(
+    counts: NDArray[np.int64], confidence: NDArray[np.float64], accuracy: NDArray[np.float64], error: float
+) -> Drawing:
+    """Draw how often answers are right by how sure the model is of them (Guo et al. 2017, figure 1), and how many there are.
+
+    All three arrays are [bins] of equal width from 0 to 1; a calibrated model's bars end on the diagonal. `error` is the ECE.
+    """
+    figure = _figure(4.6, 5.4)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    width, filled = 1 / len(counts), counts > 0
+    left = np.arange(len(counts)) * width
+    upper.bar(left[filled], accuracy[filled], width, align="edge", color=BLUE, edgecolor="white", label="right")
+    gap = (confidence - accuracy)[filled]
+    upper.bar(
+        left[filled],
+        gap,
+        width,
+        bottom=accuracy[filled],
+        align="edge",
+        color=ORANGE,
+        alpha=0.35,
+        edgecolor=ORANGE,
+        label="gap to how sure it is",
+    )
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+    upper.set_xlim(0, 1)
+    upper.set_ylim(0, 1)
+    upper.set_ylabel("share that is right", fontsize=9)
+    upper.set_title(f"expected calibration error {100 * error:.2f} %", fontsize=10)
+    upper.legend(fontsize=8, frameon=False, loc="upper left")
+    lower.bar(left, counts / counts.sum(), width, align="edge", color=GREY, edgecolor="white")
+    lower.set_ylabel("share of images", fontsize=9)
+    lower.set_xlabel("how sure the model is of its answer", fontsize=9)
+    for axes in (upper, lower):
+        _plain(axes)
+    return Drawing(figure)
+
+
 def to_data_uri(image: Pixels, side: int = 256) -> str:
     """Return pixels (uint8 [h, w, 3]) as a data URI of about `side` pixels: small ones enlarged by whole factors, as PNG."""
     longest = max(image.shape[:2])

@@ -1,19 +1,23 @@
 """A model and images in, answers out: what `evaluate` and `predict` do."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vitlab.config import parse, read_json
+from vitlab.data.catalog import Catalogued, Remaining
 from vitlab.data.check import find_bad_images
 from vitlab.data.folder import find_images
 from vitlab.data.image import Decoding
 from vitlab.data.limits import limits_of
-from vitlab.data.preprocess import ImageSpec
+from vitlab.data.open import AnySource
+from vitlab.data.preprocess import CentralCrop, ImageSpec
 from vitlab.data.source import Pixels, Source, Subset
-from vitlab.errors import BadImagesError, DataError, ImageError, one_line
-from vitlab.evals.classify import AnyPredictions, classify
+from vitlab.errors import BadImagesError, DataError, ImageError, SettingsError, one_line
+from vitlab.evals.classify import AnyPredictions, classify, labels_for
+from vitlab.evals.paired import Paired, compare, refuse_other_classes
+from vitlab.models.classifier import Classifier
 from vitlab.serve.predict import BATCH_SIZE, Prediction, Predictor
 from vitlab.studies.plan import choose_device, evaluation_source
 from vitlab.studies.recipe import RunSettings
@@ -22,67 +26,184 @@ from vitlab.weights.load import load
 
 @dataclass(frozen=True)
 class Reading:
-    """How image files are read; None leaves it to the model, and to the usual limit. With `skip_bad` bad ones are left out."""
+    """How image files are read; None leaves it to the model, and to the usual limit. With `skip_bad` bad ones are left out.
+
+    With `resize` the shorter side becomes so many pixels and the model sees the middle: 512 and a model of 480 pixels are how BiT
+    and the paper evaluate on ObjectNet (Kolesnikov et al. 2020, appendix B). `skip_missing` is for data sets of the catalog of
+    which files are missing.
+    """
 
     decoding: Decoding | None = None
     max_pixels: int | None = None
+    resize: int | None = None
     skip_bad: bool = False
+    skip_missing: bool = False
 
     def apply(self, spec: ImageSpec) -> ImageSpec:
-        """Return `spec` with these choices."""
-        changes = {} if self.decoding is None else {"decoding": self.decoding}
-        return spec.model_copy(update={**changes, "limits": limits_of(self.max_pixels)})
+        """Return `spec` with these choices.
+
+        Raises:
+            SettingsError: the images are to be resized to less than the model sees, or it sees no square.
+        """
+        changes: dict[str, Any] = {"limits": limits_of(self.max_pixels)}
+        if self.decoding is not None:
+            changes["decoding"] = self.decoding
+        if self.resize is not None:
+            seen = f"{spec.height}x{spec.width}"
+            if spec.height != spec.width or self.resize < spec.height:
+                what = f"{self.resize} pixels leave no middle of {seen} for the model"
+                raise SettingsError("--resize", what, "give more, with a square --image-size")
+            changes["fit"] = CentralCrop(fraction=spec.height / self.resize)
+        return spec.model_copy(update=changes)
 
 
 DEFAULT = Reading()
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """The predictions on one source, how its files were decoded, and which of its images could not be used."""
+class Missing:
+    """How many of the published images are not there; `names` are those files (folders end in /) whose names are known."""
+
+    count: int
+    expected: int
+    names: tuple[str, ...]
+
+    def words(self) -> str:
+        """Return it for people, with the first names."""
+        shown = ", ".join(self.names[:5]) + (", …" if len(self.names) > 5 else "")
+        return f"{self.count:,} of {self.expected:,} missing" + (f" ({shown})" if self.names else "")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is evaluated on: the images that can be used, the errors of the others, and what is missing where that was asked."""
 
     source: Source
+    bad: tuple[ImageError, ...] = ()
+    missing: Missing | None = None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The predictions on some data, and how its images were prepared; `named` is whether the weights name their classes."""
+
+    data: Data
     predictions: AnyPredictions
-    decoding: Decoding
-    bad: tuple[ImageError, ...]
+    spec: ImageSpec
+    named: bool
+    against: "Against | None" = None
 
     def as_json(self) -> dict[str, Any]:
         """Return every number, for programs."""
+        source, bad, missing = self.data.source, self.data.bad, self.data.missing
         return {
-            "data": str(self.source),
+            "data": str(source),
             **self.predictions.as_json(),
-            "decoding": self.decoding,
-            "total": len(self.source) + (len(self.bad) if isinstance(self.source, Subset) else 0),
-            "bad": [str(error) for error in self.bad],
+            "decoding": self.spec.decoding,
+            "image_size": [self.spec.height, self.spec.width],
+            "fit": self.spec.fit.model_dump(),
+            "classes_named_by": "model" if self.named else "data",
+            "total": len(source) + (len(bad) if isinstance(source, Subset) else 0),
+            "bad": [str(error) for error in bad],
+            "missing": None if missing is None else asdict(missing),
+            **({} if self.against is None else {"against": self.against.as_json()}),
         }
 
     def lines(self) -> list[str]:
         """Return the numbers for people."""
-        counted = f"{len(self.source):,} images" + (f", {len(self.bad)} bad ones left out" if self.bad else "")
-        decoded = "" if self.decoding == "standard" else f", decoded as {self.decoding}"
-        lines = [f"{self.source}: {counted}{decoded}", *self.predictions.table()]
+        source, bad, missing = self.data.source, self.data.bad, self.data.missing
+        counted = f"{len(source):,} images" + (f", {len(bad)} bad ones left out" if bad else "")
+        counted += "" if missing is None else f", {missing.words()}"
+        decoded = "" if self.spec.decoding == "standard" else f", decoded as {self.spec.decoding}"
+        lines = [f"{source}: {counted}{decoded}"]
+        if not self.named:
+            lines.append(
+                f"the weights name no classes: their {len(self.predictions.classes):,} are taken to be the data's"
+            )
+        lines += self.predictions.table()
+        lines += [] if self.against is None else self.against.lines()
         shares = [(one_line(name), share) for name, share in self.predictions.per_class().items()]
         width = max(len(name) for name, _ in shares)
         lines += [f"  {name:{width}}  {100 * share:6.2f} %" for name, share in shares]
-        return lines + [f"left out {error}" for error in self.bad]
+        return lines + [f"left out {error}" for error in bad]
+
+
+@dataclass(frozen=True)
+class Against:
+    """Another model on the same images."""
+
+    model: str
+    predictions: AnyPredictions
+    paired: Paired
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the comparison for programs."""
+        return {"model": self.model, **self.paired.as_json()}
+
+    def lines(self) -> list[str]:
+        """Return the comparison for people."""
+        return [
+            f"against {self.model}: top-1 {100 * self.paired.second:.2f} %",
+            *(f"  {line}" for line in self.paired.lines()),
+        ]
 
 
 def evaluate_model(
-    model: str, data: str | None, reading: Reading = DEFAULT, *, workers: int | None = None, device: str = "auto"
+    model: str,
+    data: str | None,
+    reading: Reading = DEFAULT,
+    *,
+    against: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    workers: int | None = None,
+    device: str = "auto",
 ) -> Evaluated:
     """Return the predictions of the model at path `model` on `data`, by default on what its run evaluated on.
+
+    The model `against` which it is compared sees the same images; `image_size` is for both, by default that of each.
 
     Raises:
         RequestError: there is no model or no data, their classes do not fit, or images are bad and not to be skipped.
     """
-    classifier = load(model).to(choose_device(device))
-    spec = classifier.image_spec = reading.apply(classifier.image_spec)
+    classifiers: list[Classifier] = []
+    for name in (model,) if against is None else (model, against):
+        classifiers.append(load(name, image_size=image_size).to(choose_device(device)))
+        classifiers[-1].image_spec = reading.apply(classifiers[-1].image_spec)
+    source = _chosen(model, data, reading.skip_missing)
+    classes = [labels_for(classifier, source)[0] for classifier in classifiers]  # before what takes long
+    refuse_other_classes(classes[0], classes[-1])
+    chosen = _usable(source, reading, workers or 0)
+    first, *others = (classify(classifier, chosen.source, workers=workers or 0) for classifier in classifiers)
+    found = Evaluated(chosen, first, classifiers[0].image_spec, bool(classifiers[0].classes))
+    return replace(found, against=Against(against, others[0], compare(first, others[0]))) if against else found
+
+
+def _usable(source: Source, reading: Reading, workers: int) -> Data:
+    """Return what of `source` is evaluated on."""
+    missing = None
+    if isinstance(source, Remaining):
+        missing = Missing((source.expected or 0) - len(source.listing.labels), source.expected or 0, source.missing)
+    found = find_bad_images(source, workers, limits_of(reading.max_pixels)) if reading.skip_bad else {}
+    good = [index for index in range(len(source)) if index not in found]
+    return Data(Subset(source, good) if found else source, tuple(found.values()), missing)
+
+
+def _chosen(model: str, data: str | None, skip_missing: bool) -> AnySource | Remaining:
+    """Return what `data` names, by default what the run `model` evaluated on; where asked, without what is missing of it.
+
+    Raises:
+        DataError: there is none.
+        SettingsError: nobody says which images belong to it.
+    """
     source = _default_source(Path(model)) if data is None else evaluation_source(data)
-    found = find_bad_images(source, workers or 0, spec.limits) if reading.skip_bad else {}
-    if found:
-        source = Subset(source, [index for index in range(len(source)) if index not in found])
-    predictions = classify(classifier, source, workers=workers or 0)
-    return Evaluated(source, predictions, spec.decoding, tuple(found.values()))
+    if not skip_missing:
+        len(source)  # lists it: one that is not whole is refused before anything asks for its labels
+        return source
+    remaining = Remaining(**dict(source)) if isinstance(source, Catalogued) else None
+    if remaining is None or remaining.expected is None:
+        what = f"nobody says how many images {source} has"
+        raise SettingsError("--missing-images", what, "leave it out: all that is there is evaluated")
+    return remaining
 
 
 def predict_files(
@@ -124,7 +245,7 @@ def _images_at(path: Path) -> list[Path]:
     return files
 
 
-def _default_source(model: Path) -> Source:
+def _default_source(model: Path) -> AnySource:
     path = model / "config.json"
     if not path.is_file():
         raise DataError("DATA", "is missing", "say which labelled images to evaluate on")

@@ -201,7 +201,9 @@ class _Sources:
 def evaluation_source(name: str) -> AnySource:
     """Return what the data set `name` offers to evaluate on: its ready test or validation split, else all of it."""
     opened = open_data(name)
-    return opened.whole or opened.evals.get("test") or next(iter(opened.evals.values()))
+    if opened.whole is not None:
+        return opened.whole
+    return opened.evals["test"] if "test" in opened.evals else next(iter(opened.evals.values()))
 
 
 def _open(asked: Asked) -> _Sources:

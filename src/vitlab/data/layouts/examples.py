@@ -25,13 +25,15 @@ MAX_TEXT_BYTES = 1 << 30
 class Examples:
     """One split: class names, labels (int64 [n], or [n, m] padded with -1), what the files call each example, and how to read it.
 
-    `fetch` gives the bytes of an image file, or pixels (uint8 [h, w, 3]).
+    `fetch` gives the bytes of an image file, or pixels (uint8 [h, w, 3]). `missing` names files that belong to the split and are
+    not there, as far as their names are known.
     """
 
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
     names: Sequence[str]
     fetch: Callable[[int], bytes | Pixels]
+    missing: Sequence[str] = ()
 
 
 class Numbered(Sequence[str]):
@@ -118,3 +120,13 @@ def packaged_lines(name: str) -> tuple[str, ...]:
 def imagenet_synsets() -> dict[str, str]:
     """Return the synsets of ImageNet's 1,000 classes and the words for them, in the order of the class numbers."""
     return {row["synset"]: row["name"] for row in csv.DictReader(packaged_lines("imagenet1k.csv"))}
+
+
+def are_synsets(classes: Sequence[str]) -> bool:
+    """Return whether all class names are synsets of ImageNet's 1,000 classes, as its folders are called."""
+    return bool(classes) and imagenet_synsets().keys() >= set(classes)
+
+
+def in_words(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words for class names that are synsets of ImageNet, other names as they are."""
+    return tuple(imagenet_synsets()[name] for name in classes) if are_synsets(classes) else classes

@@ -38,7 +38,7 @@ class ImageNet(Settings):
             DataError: a folder is not there, or holds images that are not ImageNet's.
         """
         del names
-        synsets = imagenet_synsets()
+        synsets, missing = imagenet_synsets(), list[str]()
         if split == "train":
             listing = Folder(root / "train").listing
             index = {synset: number for number, synset in enumerate(synsets)}
@@ -50,12 +50,16 @@ class ImageNet(Settings):
         else:
             paths = sorted(find_images(root / "val"), key=lambda path: path.name)
             numbers = np.array([_number(path) for path in paths], np.int64)
-            labels = _real_labels()[numbers] if self.labels == "real" else _validation_labels()[numbers]
-            if labels.ndim == 2:
-                kept = np.flatnonzero(labels[:, 0] >= 0)
-                paths, labels = [paths[place] for place in kept], labels[kept]
+            twice = np.flatnonzero(np.diff(numbers) == 0)
+            if len(twice):
+                raise DataError(paths[twice[0]], f"is there again as {paths[twice[0] + 1]}", "remove one of the two")
+            every = _real_labels() if self.labels == "real" else _validation_labels()
+            labelled = np.flatnonzero(every.reshape(len(every), -1)[:, 0] >= 0)
+            kept = np.flatnonzero(np.isin(numbers, labelled))
+            paths, labels = [paths[place] for place in kept], every[numbers[kept]]
+            missing = [f"ILSVRC2012_val_{number + 1:08d}.JPEG" for number in np.setdiff1d(labelled, numbers)]
         files = [path.name for path in paths]
-        return Examples(tuple(synsets.values()), labels, files, lambda place: read_file(paths[place]))
+        return Examples(tuple(synsets.values()), labels, files, lambda place: read_file(paths[place]), missing)
 
 
 def _number(path: Path) -> int:
@@ -113,13 +117,21 @@ class ObjectNet(Settings):
             )
         paths: list[Path] = []
         rows: list[list[int]] = []
+        missing: list[str] = []
         for folder in sorted(classes):
+            if not (home / "images" / folder).is_dir():
+                missing.append(f"{folder}/")  # what the files in it are called is not published
+                continue
             found = find_images(home / "images" / folder)
             paths += found
             rows += [classes[folder]] * len(found)
         names_of = [f"{path.parent.name}/{path.name}" for path in paths]
         return Examples(
-            tuple(imagenet_synsets().values()), pad(rows), names_of, lambda index: _without_border(paths[index])
+            tuple(imagenet_synsets().values()),
+            pad(rows),
+            names_of,
+            lambda index: _without_border(paths[index]),
+            missing,
         )
 
 
