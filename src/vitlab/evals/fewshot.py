@@ -19,7 +19,7 @@ L2 = 2.0**10
 """The regulariser of the authors' later code; the paper swept it."""
 SWEEP = tuple(2.0**power for power in range(-10, 20))
 """The regularisers that their earlier code tried, to take one for each number of shots (`best_by_rank`)."""
-_ROWS = 4096  # at a time, so that memory does not grow with the examples
+_ROWS = 512  # at a time, so that memory does not grow with the examples
 
 Floats = NDArray[np.float64]
 
@@ -63,7 +63,7 @@ def solve(features: NDArray[np.floating], labels: NDArray[np.int64], num_classes
         SettingsError: `l2` is not above zero, or so small that the system has no solution in float64.
     """
     check_l2s([l2])
-    system = _System.of(features, labels, num_classes)
+    system = System.of(features, labels, num_classes)
     factor, failed = torch.linalg.cholesky_ex(system.gram + l2 * torch.eye(len(system.gram), dtype=torch.float64))
     if failed:
         raise SettingsError("l2", f"{l2:g} is too small for these features", "give a larger one")
@@ -80,7 +80,7 @@ def sweep(
         SettingsError: a value of `l2s` is not above zero.
     """
     check_l2s(l2s)
-    system = _System.of(features, labels, num_classes)
+    system = System.of(features, labels, num_classes)
     values, vectors = torch.linalg.eigh(system.gram)
     values, rotated = values.clamp_min(0), vectors.T @ system.right  # below zero by rounding alone
     left = vectors if system.primal else system.x.T @ vectors
@@ -90,7 +90,7 @@ def sweep(
 
 
 @dataclass(frozen=True)
-class _System:
+class System:
     """The normal equations: (`gram` + l2) s = `right`; the weights are s, or in the dual form xᵀs."""
 
     mean: Floats
@@ -100,7 +100,7 @@ class _System:
     right: torch.Tensor
 
     @classmethod
-    def of(cls, features: NDArray[np.floating], labels: NDArray[np.int64], num_classes: int) -> "_System":
+    def of(cls, features: NDArray[np.floating], labels: NDArray[np.int64], num_classes: int) -> "System":
         """Return the smaller of the two systems for whitened `features` and targets of ±1."""
         mean, std = moments(features)
         whitened = _whiten(features, mean, std)
@@ -156,9 +156,11 @@ def moments(features: NDArray[np.floating]) -> tuple[Floats, Floats]:
 def _whiten(features: NDArray[np.floating], mean: Floats, std: Floats) -> Floats:
     """Return features [n, r] with mean 0 and deviation 1, and the constant: [n, r + 1]."""
     x = np.empty((len(features), len(mean) + 1))
-    np.subtract(features, mean, out=x[:, :-1])
-    x[:, :-1] /= std
     x[:, -1] = BIAS
+    for start in range(0, len(features), _ROWS):  # while they are in the processor's cache
+        part = x[start : start + _ROWS, :-1]
+        np.subtract(features[start : start + _ROWS], mean, out=part)
+        part /= std
     return x
 
 
