@@ -4,6 +4,8 @@ import platform
 from pathlib import Path
 
 import checkpoints
+import features
+import fewshot
 import input as input_path
 import last_block
 import loading
@@ -23,6 +25,8 @@ def main() -> None:
         input_path.measure,
         loading.measure,
         table_reading.measure,
+        features.measure,
+        fewshot.measure,
     )
     rows = [row for measure in scripts for row in measure()]
     where = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitlab.evals.fewshot import choose, solve
+from vitlab.evals.fewshot import choose, solve, sweep
 
 
 @pytest.mark.parametrize("name", ["solver_primal", "solver_dual", "solver_1shot", "solver_imbalanced"])
@@ -16,6 +16,21 @@ def test_the_closed_form_is_that_of_big_vision(golden, agree, name):
         exact = arrays["scores_float64_direct_solve"][index]
         agree(f"{case.name} (their float64)", scores, exact, atol=1e-4 * np.abs(exact).max())
         agree(f"{case.name} (their float32)", scores, arrays["scores"][index], **case.tolerance["scores"])
+        accuracy = head.accuracy(arrays["x_test"], arrays["y_test"])
+        assert accuracy == pytest.approx(float(arrays["accuracy"][index]), abs=1.001 / len(arrays["y_test"]))
+
+
+@pytest.mark.parametrize("name", ["solver_primal", "solver_dual", "solver_1shot", "solver_imbalanced"])
+def test_one_decomposition_for_all_l2_is_that_of_big_vision(golden, agree, name):
+    case = golden(f"fewshot/{name}")
+    arrays = case.arrays("npz")
+    l2s = [float(l2) for l2 in arrays["l2_reg"]]
+    heads = list(sweep(arrays["x_train"], arrays["y_train"], case.config["num_classes"], l2s))
+    assert len(heads) == len(l2s)
+    for index, head in enumerate(heads):
+        exact = arrays["scores_float64_direct_solve"][index]
+        scores = head.scores(arrays["x_test"])
+        agree(f"{case.name} (their float64)", scores, exact, atol=1e-4 * np.abs(exact).max())
         accuracy = head.accuracy(arrays["x_test"], arrays["y_test"])
         assert accuracy == pytest.approx(float(arrays["accuracy"][index]), abs=1.001 / len(arrays["y_test"]))
 

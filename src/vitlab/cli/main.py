@@ -11,6 +11,7 @@ from vitlab.cli import data
 from vitlab.cli.convert import convert
 from vitlab.cli.demo import demo
 from vitlab.cli.evaluate import evaluate
+from vitlab.cli.fewshot import fewshot
 from vitlab.cli.finetune import finetune
 from vitlab.cli.models import models
 from vitlab.cli.predict import predict
@@ -23,7 +24,7 @@ from vitlab.cli.vtab import vtab
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (demo, finetune, pretrain, evaluate, vtab, predict, convert, models, recipes, runs, verify):
+for verb in (demo, finetune, pretrain, evaluate, fewshot, vtab, predict, convert, models, recipes, runs, verify):
     app.command()(verb)
 app.add_typer(data.app, name="data")
 

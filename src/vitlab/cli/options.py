@@ -206,6 +206,20 @@ def parse_batch_size(text: str | None) -> "int | Literal['auto'] | None":
     return int(text)
 
 
+def parse_counts(text: str, flag: str) -> tuple[int, ...]:
+    """Return "10,1,5" as (1, 5, 10).
+
+    Raises:
+        SettingsError: it holds something else than whole numbers above zero.
+    """
+    from vitlab.errors import SettingsError
+
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and len(word) < 10 and int(word) for word in words):
+        raise SettingsError(flag, f"'{text}' is no list of numbers above zero", "write 5, or 1,5,10")
+    return tuple(sorted({int(word) for word in words}))
+
+
 def parse_bytes(text: str, flag: str) -> int:
     """Return "256MB" as 256,000,000 and "1GiB" as 2³⁰.
 

@@ -1,11 +1,15 @@
 """Linear few-shot evaluation in closed form (section 4.1): regularised least squares from frozen features to {-1, 1}."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from vitlab.data.labels import is_multi_label
-from vitlab.data.source import Source, Subset
-from vitlab.errors import DataError
+from vitlab.data.labels import is_multi_label, renumber
+from vitlab.data.source import Source, Subset, class_indices
+from vitlab.errors import DataError, SettingsError
 from vitlab.evals.features import extract
 from vitlab.models.classifier import Classifier
 
@@ -13,71 +17,206 @@ BIAS = 100.0
 """The constant feature appended to every example: so large that the regulariser hardly touches its weight."""
 L2 = 2.0**10
 """The regulariser of the authors' later code; the paper swept it."""
+SWEEP = tuple(2.0**power for power in range(-10, 20))
+"""The regularisers that their earlier code tried, to take one for each number of shots (`best_by_rank`)."""
+_ROWS = 512  # at a time, so that memory does not grow with the examples
+
+Floats = NDArray[np.float64]
 
 
 def choose(labels: NDArray[np.int64], shots: int, seed: int) -> NDArray[np.int64]:
-    """Return the indices of `shots` random examples of every class, class by class; fewer where a class has fewer."""
+    """Return the indices of `shots` random examples of every class, class by class; fewer where a class has fewer.
+
+    Those of fewer shots are among those of more.
+    """
     rng = np.random.default_rng(seed)
     chosen = [rng.permutation(np.flatnonzero(labels == label))[:shots] for label in range(int(labels.max()) + 1)]
     return np.concatenate(chosen)
 
 
-def solve(features: NDArray[np.floating], labels: NDArray[np.int64], num_classes: int, l2: float = L2) -> "LinearHead":
-    """Return the head that regresses whitened `features` [n, r] onto targets of +1 for the own class and -1 for the others.
-
-    The system is solved in float64, in whichever of its two forms is smaller.
-    """
-    x = features.astype(np.float64)
-    mean, std = x.mean(axis=0), x.std(axis=0) + 1e-5
-    x = _whiten(x, mean, std)
-    targets = np.full((len(labels), num_classes), -1.0)
-    targets[np.arange(len(labels)), labels] = 1.0
-    if len(x) < x.shape[1]:
-        weights = x.T @ np.linalg.solve(x @ x.T + l2 * np.eye(len(x)), targets)
-    else:
-        weights = np.linalg.solve(x.T @ x + l2 * np.eye(x.shape[1]), x.T @ targets)
-    return LinearHead(mean, std, np.asarray(weights, np.float64))
-
-
+@dataclass(frozen=True)
 class LinearHead:
-    """A linear classifier on whitened features with a constant appended: `weights` is [r + 1, k]."""
+    """A linear classifier on whitened features with a constant appended: `mean`, `std` [r], `weights` [r + 1, k]."""
 
-    def __init__(self, mean: NDArray[np.float64], std: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
-        self.mean, self.std, self.weights = mean, std, weights
+    mean: Floats
+    std: Floats
+    weights: Floats
 
-    def scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+    def scores(self, features: NDArray[np.floating]) -> Floats:
         """Return the regressed targets of `features` [n, r]: [n, k]."""
-        return _whiten(features.astype(np.float64), self.mean, self.std) @ self.weights
+        return _whiten(features, self.mean, self.std) @ self.weights
 
     def accuracy(self, features: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
         """Return the share of examples whose highest score is their own class."""
-        return float((self.scores(features).argmax(axis=1) == labels).mean())
+        starts = range(0, len(labels), _ROWS)
+        found = (self.scores(features[start : start + _ROWS]).argmax(axis=1) for start in starts)
+        return float((np.concatenate(list(found)) == labels).mean())
+
+
+def solve(features: NDArray[np.floating], labels: NDArray[np.int64], num_classes: int, l2: float = L2) -> LinearHead:
+    """Return the head that regresses whitened `features` [n, r] onto targets of +1 for the own class and -1 for the others.
+
+    The system is solved in float64 by Cholesky, in whichever of its two forms is smaller.
+
+    Raises:
+        DataError: a feature is not finite.
+        SettingsError: `l2` is not above zero, or so small that the system has no solution in float64.
+    """
+    check_l2s([l2])
+    system = System.of(features, labels, num_classes)
+    factor, failed = torch.linalg.cholesky_ex(system.gram + l2 * torch.eye(len(system.gram), dtype=torch.float64))
+    if failed:
+        raise SettingsError("l2", f"{l2:g} is too small for these features", "give a larger one")
+    return system.head(torch.cholesky_solve(system.right, factor))
+
+
+def sweep(
+    features: NDArray[np.floating], labels: NDArray[np.int64], num_classes: int, l2s: Sequence[float] = SWEEP
+) -> Iterator[LinearHead]:
+    """Yield what `solve` returns for each of `l2s`, from one decomposition: G = V Λ Vᵀ gives (G + l2)⁻¹ = V (Λ + l2)⁻¹ Vᵀ.
+
+    Raises:
+        DataError: a feature is not finite.
+        SettingsError: a value of `l2s` is not above zero.
+    """
+    check_l2s(l2s)
+    system = System.of(features, labels, num_classes)
+    values, vectors = torch.linalg.eigh(system.gram)
+    values, rotated = values.clamp_min(0), vectors.T @ system.right  # below zero by rounding alone
+    left = vectors if system.primal else system.x.T @ vectors
+    for l2 in l2s:
+        weights = left @ (rotated / (values + l2)[:, None])
+        yield LinearHead(system.mean, system.std, weights.numpy())
+
+
+@dataclass(frozen=True)
+class System:
+    """The normal equations: (`gram` + l2) s = `right`; the weights are s, or in the dual form xᵀs."""
+
+    mean: Floats
+    std: Floats
+    x: torch.Tensor
+    gram: torch.Tensor
+    right: torch.Tensor
+
+    @classmethod
+    def of(cls, features: NDArray[np.floating], labels: NDArray[np.int64], num_classes: int) -> "System":
+        """Return the smaller of the two systems for whitened `features` and targets of ±1."""
+        mean, std = moments(features)
+        whitened = _whiten(features, mean, std)
+        x, own = torch.from_numpy(whitened), torch.from_numpy(labels)
+        if len(x) < x.shape[1]:
+            targets = torch.full((len(x), num_classes), -1.0, dtype=torch.float64)
+            targets[torch.arange(len(x)), own] = 1.0
+            return cls(mean, std, x, torch.from_numpy(whitened @ whitened.T), targets)
+        # y = 2 one-hot - 1, so that xᵀy is sums of rows: no product with a dense matrix of zeros and ones.
+        sums = torch.zeros(num_classes, x.shape[1], dtype=torch.float64).index_add_(0, own, x)
+        right = 2 * sums.T - sums.sum(dim=0)[:, None]
+        return cls(mean, std, x, torch.from_numpy(whitened.T @ whitened), right)  # numpy computes one half of xᵀx
+
+    @property
+    def primal(self) -> bool:
+        """Whether the unknowns are the weights themselves."""
+        return len(self.gram) == self.x.shape[1]
+
+    def head(self, solution: torch.Tensor) -> LinearHead:
+        """Return the head of a solution of the system."""
+        weights = solution if self.primal else self.x.T @ solution
+        return LinearHead(self.mean, self.std, weights.numpy())
+
+
+def check_l2s(l2s: Sequence[float]) -> None:
+    """Refuse regularisers that are not above zero: without one the system may have no solution.
+
+    Raises:
+        SettingsError: one is not.
+    """
+    for l2 in l2s:
+        if not 0 < l2 < float("inf"):
+            raise SettingsError("l2", f"{l2:g} is no regulariser", "give a number above zero, as 1024")
+
+
+def moments(features: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Return the mean of every feature [r], and its deviation with what keeps a constant one from dividing by zero.
+
+    Raises:
+        DataError: a feature is not finite; the first example that has one is named by its number.
+    """
+    mean = features.mean(axis=0, dtype=np.float64)
+    if not np.isfinite(mean).all():
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        what = f"of {len(bad):,} examples are not finite, the first is number {bad[0]}" if len(bad) else "overflow"
+        raise DataError("features", what, "check the weights that they are from")
+    squares = np.zeros_like(mean)
+    for start in range(0, len(features), _ROWS):
+        squares += np.square(features[start : start + _ROWS] - mean).sum(axis=0)
+    return mean, np.sqrt(squares / len(features)) + 1e-5
+
+
+def _whiten(features: NDArray[np.floating], mean: Floats, std: Floats) -> Floats:
+    """Return features [n, r] with mean 0 and deviation 1, and the constant: [n, r + 1]."""
+    x = np.empty((len(features), len(mean) + 1))
+    x[:, -1] = BIAS
+    for start in range(0, len(features), _ROWS):  # while they are in the processor's cache
+        part = x[start : start + _ROWS, :-1]
+        np.subtract(features[start : start + _ROWS], mean, out=part)
+        part /= std
+    return x
+
+
+def best_by_rank(accuracies: Sequence[Sequence[float]]) -> int:
+    """Return which column of `accuracies` [data sets, l2s] ranks best on average; equal ones share a rank, the first wins.
+
+    It is how the authors' earlier code takes one l2 for each number of shots, by what the heads get right on the test images.
+    """
+    table = np.array(accuracies)[:, :, None]
+    ranks = (table > table.swapaxes(1, 2)).sum(axis=2) + 0.5 * (table == table.swapaxes(1, 2)).sum(axis=2)
+    return int(ranks.mean(axis=0).argmax())
+
+
+def matched_labels(train: Source, test: Source) -> NDArray[np.int64]:
+    """Return the labels of `test` as places in the classes of `train`, by name.
+
+    Raises:
+        DataError: one of them has several labels an image or no image, or `test` has a class that `train` has not.
+    """
+    for source in (train, test):
+        if is_multi_label(source.labels):
+            what, remedy = "may have several labels an image", "few-shot evaluation needs one: use finetune"
+            raise DataError(str(source), what, remedy)
+        if not len(source):
+            raise DataError(str(source), "has no images", "give more, or name others")
+    unknown = [f"'{name}'" for name in test.classes if name not in train.classes]
+    if unknown:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        what = f"has other classes than {train}: {', '.join(unknown[:5])}{more}"
+        raise DataError(str(test), what, "give two splits of one data set")
+    return renumber(test.labels, class_indices(test.classes, train.classes, str(test)))
+
+
+def check_shots(train: Source, shots: int) -> None:
+    """Refuse `shots` examples of every class of `train` where there are not so many.
+
+    Raises:
+        DataError: a class has fewer; it is named.
+    """
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    if counts.min() < shots:
+        name = train.classes[int(counts.argmin())]
+        what = f"class '{name}' has {counts.min()} examples, fewer than {shots} shots"
+        raise DataError(
+            str(train), what, f"use at most {counts.min()} shots" if counts.min() else "leave that class out"
+        )
 
 
 def fewshot(model: Classifier, train: Source, test: Source, shots: int = 5, seed: int = 0, l2: float = L2) -> float:
     """Return the accuracy on `test` of a linear head fitted to `shots` examples of every class of `train`.
 
     Raises:
-        DataError: the sources have different classes, several labels an image, or a class fewer examples than `shots`.
+        DataError: `test` has a class that `train` has not, several labels an image, or a class fewer examples than `shots`.
     """
-    for source in (train, test):
-        if is_multi_label(source.labels):
-            raise DataError(
-                str(source), "may have several labels an image", "few-shot evaluation needs one: use finetune"
-            )
-    if train.classes != test.classes:
-        raise DataError(str(test), f"has other classes than {train}", "give two splits of one data set")
-    counts = np.bincount(train.labels, minlength=len(train.classes))
-    if counts.min() < shots:
-        name = train.classes[int(counts.argmin())]
-        raise DataError(
-            str(train), f"class '{name}' has {counts.min()} examples, fewer than {shots} shots", "use fewer shots"
-        )
-    chosen = choose(train.labels, shots, seed)
-    support = Subset(train, chosen)
+    labels = matched_labels(train, test)
+    check_shots(train, shots)
+    support = Subset(train, choose(train.labels, shots, seed))
     head = solve(extract(model, support), support.labels, len(train.classes), l2)
-    return head.accuracy(extract(model, test), test.labels)
-
-
-def _whiten(x: NDArray[np.float64], mean: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.hstack([(x - mean) / std, np.full((len(x), 1), BIAS)])
+    return head.accuracy(extract(model, test), labels)

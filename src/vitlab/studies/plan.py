@@ -259,7 +259,7 @@ def _resolve(
         augment=recipe.augment_for(opened.train, model.image_size),
         train=_with_intervals(recipe.training(recipe.steps_on(opened.train)), asked),
         on_bad_image=asked.on_bad_image,
-        workers=_workers(asked, opened.train),
+        workers=choose_workers(asked.workers, opened.train),
         device=str(choose_device(asked.device)),
         tensorboard=asked.tensorboard,
         wandb=asked.wandb,
@@ -318,10 +318,10 @@ def _with_intervals(train: TrainSettings, asked: Asked) -> TrainSettings:
     )
 
 
-def _workers(asked: Asked, source: AnySource) -> int:
-    """Return how many processes read ahead: none for data that is already pixels, else half of the cores."""
-    if asked.workers is not None:
-        return asked.workers
+def choose_workers(asked: int | None, source: AnySource) -> int:
+    """Return how many processes read ahead: by default none for data that is already pixels, else half of the cores."""
+    if asked is not None:
+        return asked
     in_memory = not isinstance(source.read(0).data, bytes)
     return 0 if in_memory else min(8, max(1, (os.cpu_count() or 1) // 2))
 
