@@ -9,6 +9,7 @@ import typer
 
 from vitlab.cli import data
 from vitlab.cli.convert import convert
+from vitlab.cli.cost import cost
 from vitlab.cli.demo import demo
 from vitlab.cli.evaluate import evaluate
 from vitlab.cli.finetune import finetune
@@ -22,7 +23,7 @@ from vitlab.cli.verify import verify
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (demo, finetune, pretrain, evaluate, predict, convert, models, recipes, runs, verify):
+for verb in (demo, finetune, pretrain, evaluate, predict, cost, convert, models, recipes, runs, verify):
     app.command()(verb)
 app.add_typer(data.app, name="data")
 
