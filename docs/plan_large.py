@@ -5,18 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from vitlab.cost.budget import TERA, UTILISATION, device_named
 from vitlab.cost.flops import Cost, cost
 from vitlab.models.catalog import settings_for
 from vitlab.models.vit import ViTSettings
+from vitlab.studies.table6 import JFT_CLASSES, JFT_IMAGES
 
 TARGET = Path(__file__).with_name("plan-large.md")
-JFT_IMAGES, JFT_CLASSES, BATCH = 303_000_000, 18_291, 4096
+BATCH = 4096
 MODELS, GPUS, EPOCHS = ("L/16", "H/14"), (8, 64, 512), (7, 14)
-PEAK, SHARE = 790e12, 0.40
-"""bf16 FLOP/s that matrix products reach on an H200, and the share of it that a step is assumed to use."""
+GPU = device_named("H200")
+PEAK = TERA * GPU.tflops
 NODE_BYTES, LINK_BYTES, GPUS_A_NODE = 450e9, 50e9, 8
 """Bytes a second and direction of a GPU to others of its machine (NVLink 4), and to other machines (400 Gbit/s)."""
-MEMORY = 141e9
+MEMORY = 1e9 * GPU.memory_gb
 STATE_BYTES = 4 + 4 + 8 + 2
 """Of a parameter: weight and gradient in float32, the two moments of Adam, the copy in bfloat16 that autocast keeps."""
 TOKEN_BYTES = 34
@@ -32,7 +34,7 @@ The paper's pre-training on JFT-300M ({images:,} images, batch {batch}) for 7 an
 | number | value | where it is from |
 | --- | --- | --- |
 | compute of an image | 3 · 2 · MACs | `vitlab.cost`, checked against the paper's table 6 in [cost.md](cost.md) |
-| matrix rate of a GPU | {peak:.0f} TFLOP/s bf16 | a published measurement of large products; the data sheet says 989 |
+| peak rate of a GPU | {peak:.0f} TFLOP/s bf16 | {source} |
 | {rated} |
 | bytes of a parameter | {state} | float32 weight, gradient and two moments, autocast's copy in bfloat16 |
 | activations | {token} bytes a token, block and unit of width | Korthikanti et al. 2022 without attention matrices: upper bound |
@@ -112,12 +114,12 @@ def _tokens(settings: ViTSettings) -> int:
 
 
 def planned(name: str, rates: Mapping[str, float]) -> Model:
-    """Return the model `name` with the rate that was measured, else the one that `SHARE` gives."""
+    """Return the model `name` with the rate that was measured, else the one that `UTILISATION` gives."""
     settings = settings_for(name, num_classes=JFT_CLASSES)
     assert isinstance(settings, ViTSettings)
     settings = settings.model_copy(update={"representation_dim": settings.width})
     counted = cost(settings, train_images=JFT_IMAGES, epochs=1)
-    return Model(name, settings, counted, rates.get(name) or SHARE * PEAK / (6 * counted.macs))
+    return Model(name, settings, counted, rates.get(name) or UTILISATION * PEAK / (6 * counted.macs))
 
 
 def link(gpus: int) -> float:
@@ -139,11 +141,13 @@ def page(rates: Mapping[str, float]) -> str:
         f"images a second of a GPU | {known} | measured, given by --rate"
         if known
         else (
-            f"share of it in a step | {SHARE:.0%} | **assumed**; published training of ViT-g/14 on H100s reached 29 % of the peak"
+            f"share of it in a step | {UTILISATION:.0%} | **assumed**, as by `vitlab cost --budget`; the paper's own runs used "
+            "32 % (H/14) and 43 % (L/16) of their TPUs, published training of ViT-g/14 on H100s 29 %"
         )
     )
     head = HEAD.format(
-        images=JFT_IMAGES, batch=BATCH, peak=PEAK / 1e12, rated=rated, state=STATE_BYTES, token=TOKEN_BYTES, piece=PIECE,
+        images=JFT_IMAGES, batch=BATCH, peak=PEAK / TERA, source=GPU.source, rated=rated,
+        state=STATE_BYTES, token=TOKEN_BYTES, piece=PIECE,
         memory=MEMORY / 1e9, node=NODE_BYTES / 1e9, link=LINK_BYTES / 1e9,
         epochs_head=" | ".join(f"{epochs} epochs: exaFLOPs, days" for epochs in EPOCHS), rule=" | ".join("---:" for _ in EPOCHS),
     )  # fmt: skip

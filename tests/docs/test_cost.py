@@ -1,10 +1,11 @@
 """The table of costs is what its script writes, from what the paper printed."""
 
-import csv
 import importlib.util
 from pathlib import Path
 
 import pytest
+
+from vitlab.studies.table6 import read_paper
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -24,12 +25,7 @@ def test_the_table_is_up_to_date(script):
 def test_the_table_has_every_row_of_the_paper_and_marks_the_misprint(script):
     page = (DOCS / "cost.md").read_text()
     lines = [line for line in page.splitlines() if line.startswith("|")][2:]
-    assert len(lines) == len(script.read_paper()) == 18
+    assert len(lines) == len(read_paper()) == 18
     assert [line.split(" | ")[0] for line in lines if "\\*" in line] == ["| R50+L/16"]
     assert "1,668 for 14 epochs" in page and "half of that is 834" in page
-
-
-def test_the_paper_is_transcribed_without_a_slip(script, shared):
-    with (shared / "paper" / "table6_scaling.csv").open(newline="") as file:
-        printed = [(row["model"], int(row["epochs"]), int(row["exaFLOPs"])) for row in csv.DictReader(file)]
-    assert [tuple(row) for row in script.read_paper()] == printed
+    assert "All others are within 2.3 % (B/32 is the farthest)." in page

@@ -9,6 +9,7 @@ import typer
 
 from vitlab.cli import data
 from vitlab.cli.convert import convert
+from vitlab.cli.cost import cost
 from vitlab.cli.demo import demo
 from vitlab.cli.evaluate import evaluate
 from vitlab.cli.fewshot import fewshot
@@ -24,7 +25,8 @@ from vitlab.cli.vtab import vtab
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (demo, finetune, pretrain, evaluate, fewshot, vtab, predict, convert, models, recipes, runs, verify):
+verbs = (demo, finetune, pretrain, evaluate, fewshot, vtab, predict, cost, convert, models, recipes, runs, verify)
+for verb in verbs:
     app.command()(verb)
 app.add_typer(data.app, name="data")
 

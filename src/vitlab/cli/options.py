@@ -236,3 +236,23 @@ def parse_bytes(text: str, flag: str) -> int:
     if size < 1:
         raise SettingsError(flag, f"'{text}' is no size", "write 256MB, or 1GB")
     return size
+
+
+def parse_count(text: str | None, flag: str) -> float | None:
+    """Return "303M" as 303,000,000, "1,281,167" and "14e6" as they say, None as None.
+
+    Raises:
+        SettingsError: it is no number above zero.
+    """
+    import re
+
+    from vitlab.errors import SettingsError
+
+    if text is None:
+        return None
+    plain = text.strip().lower().replace(",", "").replace("_", "")
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?(?:e\d{1,2})?)\s*([kmb]?)", plain)
+    number = float(found[1]) * 1000 ** " kmb".index(found[2] or " ") if found else 0.0
+    if not number:
+        raise SettingsError(flag, f"'{text}' is no number of images", "write 303M, or 1281167")
+    return number

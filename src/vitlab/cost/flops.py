@@ -1,12 +1,17 @@
 """Multiply-accumulates of a model, and the compute of its training (table 6, figure 5)."""
 
+import math
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitlab.config import parse
+from vitlab.cost.memory import bytes_per_image
+from vitlab.cost.parts import Part, parts_of
 from vitlab.errors import SettingsError
 from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import AnySettings, Classifier, empty
@@ -26,11 +31,17 @@ PASSES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs: `parameters`, `macs` (multiply-accumulates of one image forward), `exaflops` of a whole training."""
+    """What a model costs: `parameters`, `macs` (multiply-accumulates of one image forward), `exaflops` of a whole training.
+
+    `parts` divides the first two. `activation_bytes` is about what a training step in float32 keeps of each image for its backward
+    pass.
+    """
 
     parameters: int
     macs: int
     exaflops: float | None = None
+    parts: tuple[Part, ...] = ()
+    activation_bytes: int = 0
 
     @property
     def gflops(self) -> float:
@@ -58,29 +69,35 @@ def cost(
     Raises:
         SettingsError: no such name, a size that does not fit the model, or one of `train_images` and `epochs` alone.
     """
-    settings = _resized(model if isinstance(model, str) else _settings(model), num_classes, image_size)
+    settings = resized(model, num_classes, image_size)
     counted = empty(settings)
-    macs = count_macs(counted)
-    parameters = sum(parameter.numel() for parameter in counted.parameters())
-    return Cost(parameters, macs, _exaflops(macs, train_images, epochs))
+    numbers = {name: parameter.numel() for name, parameter in counted.named_parameters()}
+    counts = count_macs(counted)
+    macs = sum(counts.values())
+    exaflops = exaflops_of(macs, train_images, epochs)
+    return Cost(sum(numbers.values()), macs, exaflops, parts_of(numbers, counts), bytes_per_image(settings))
 
 
-def count_macs(model: Classifier) -> int:
-    """Return the multiply-accumulates of one image through `model`, which is on the meta device and keeps the hooks."""
-    counts: list[int] = []
+def count_macs(model: Classifier) -> Counter[str]:
+    """Return the multiply-accumulates of one image by the name of the module that makes them.
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        counts.append(macs_of(module, inputs[0], output))
+    `model` is on the meta device and keeps the hooks.
+    """
+    counts = Counter[str]()
 
-    for module in model.modules():
-        module.register_forward_hook(note)
+    def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        if macs := macs_of(module, inputs[0], output):
+            counts[name] += macs
+
+    for name, module in model.named_modules():
+        module.register_forward_hook(partial(note, name))
     image = torch.empty(1, CHANNELS, *model.settings.image_size, device="meta")
     with torch.no_grad():
         if isinstance(model, ViT):
             model.head(model.pool(model.encode(model.embed(image))))
         else:
             model(image)
-    return sum(counts)
+    return counts
 
 
 def taps(size: int, outputs: int, kernel: int, stride: int, before: int) -> int:
@@ -117,15 +134,20 @@ def _taps_along(module: StdConv, x: Tensor, output: Tensor, axis: int) -> int:
     return taps(size, output.shape[axis], module.kernel, stride, before)
 
 
-def _settings(model: Classifier | AnySettings) -> AnySettings:
-    return model if isinstance(model, ViTSettings | ResNetSettings) else model.settings
-
-
-def _resized(
-    model: AnySettings | str, num_classes: int | None, image_size: int | tuple[int, int] | None
+def resized(
+    model: Classifier | AnySettings | str,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
 ) -> AnySettings:
-    """Return the settings with what is asked for in the place of their own."""
-    settings = settings_for(model) if isinstance(model, str) else model
+    """Return the settings of a model, given as itself, as its settings or by name, with what is asked for in their place.
+
+    Raises:
+        SettingsError: no such name, or a size that does not fit the model.
+    """
+    if isinstance(model, str):
+        settings = settings_for(model)
+    else:
+        settings = model if isinstance(model, ViTSettings | ResNetSettings) else model.settings
     changes: dict[str, int | Size] = {}
     if num_classes is not None:
         changes["num_classes"] = num_classes
@@ -134,13 +156,18 @@ def _resized(
     return parse(type(settings), dict(settings) | changes, model if isinstance(model, str) else "cost")
 
 
-def _exaflops(macs: int, train_images: float | None, epochs: float | None) -> float | None:
+def exaflops_of(macs: int, train_images: float | None, epochs: float | None) -> float | None:
+    """Return 3 · 2 · macs · images · epochs / 10¹⁸, None where neither number is given.
+
+    Raises:
+        SettingsError: one is missing, or they are no training.
+    """
     if train_images is None and epochs is None:
         return None
     if train_images is None or epochs is None:
         missing = "train_images" if train_images is None else "epochs"
         raise SettingsError("cost", f"{missing} is missing", "give both train_images and epochs, or neither")
-    if not (train_images > 0 and epochs > 0):
+    if not (0 < train_images < math.inf and 0 < epochs < math.inf):
         raise SettingsError(
             "cost", f"{train_images} images and {epochs} epochs are no training", "give numbers above 0"
         )

@@ -66,6 +66,11 @@ def bytes_per_image(model: AnySettings, *, half: bool = False, remat: bool = Fal
     return round(HALF_SHARE * kept) if half else kept
 
 
+def forward_bytes_per_image(model: AnySettings) -> int:
+    """Return what inference in float32 holds at once of each image."""
+    return FLOAT * model.forward_floats_per_image
+
+
 def gigabytes(size: float) -> str:
     """Return a number of bytes for people: "3.1 GB", and below a tenth of one "52 MB"."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.0f} MB"

@@ -53,11 +53,14 @@ class Drawing:
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, Curve]], x_label: str = "step", from_zero: Collection[str] = ()
+    panels: Mapping[str, Mapping[str, Curve]],
+    x_label: str = "step",
+    from_zero: Collection[str] = (),
+    log: bool = False,
 ) -> Drawing:
     """Draw one panel a quantity, three in a row, one line a series of (x, y), which has the same colour in all panels.
 
-    The scale of the panels `from_zero` begins there.
+    The scale of the panels `from_zero` begins there. With `log` the values have a logarithmic scale, and every x has its mark.
     """
     columns, rows = min(3, len(panels)), -(-len(panels) // 3)
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
@@ -81,6 +84,9 @@ def curves(
         _plain(axes)
         if title in from_zero:
             axes.set_ylim(bottom=0)
+        if log:
+            axes.set_yscale("log")
+            axes.set_xticks(sorted({each for x, _ in series.values() for each in x}))
         if len(series) > 1:
             axes.legend(fontsize=8, frameon=False)
     return Drawing(figure)

@@ -1,5 +1,6 @@
 """The ResNets that the paper compares with: BiT, its post-activation form, and AxialResNet (section 4.1, appendix D.6)."""
 
+import math
 from typing import Annotated, Literal
 
 from jaxtyping import Float
@@ -20,6 +21,7 @@ from vitlab.nn.resnet import (
     RootWidth,
     feature_size,
     floats_per_image,
+    forward_floats_per_image,
     norm,
     output_channels,
     remat_floats_per_image,
@@ -96,6 +98,14 @@ class ResNetSettings(Settings):
             size = feature_size(self.image_size, self.depths[:1])
             total += self.unit.extra_floats(size, self.root_width)
         return total
+
+    @property
+    def forward_floats_per_image(self) -> int:
+        """About how many numbers inference holds at once for each image: the image, and the largest layer from input to output."""
+        total = forward_floats_per_image(self.depths, self.root_width, self.image_size)
+        if isinstance(self.unit, AxialAttention):
+            total = max(total, self.unit.extra_floats(feature_size(self.image_size, self.depths[:1]), self.root_width))
+        return CHANNELS * math.prod(self.image_size) + total
 
 
 class ResNet(nn.Module):

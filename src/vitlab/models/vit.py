@@ -151,6 +151,13 @@ class ViTSettings(Settings):
         return self.num_tokens * (self.depth * self.width + inside) + self.stem.remat_floats_per_image(self.image_size)
 
     @property
+    def forward_floats_per_image(self) -> int:
+        """About how many numbers inference holds at once for each image: the image, and the largest layer from input to output."""
+        logits = 3 * self.num_heads * self.num_tokens if isinstance(self.position, Relative) else 0
+        block = self.num_tokens * max(6 * self.width + logits, 2 * self.width + 2 * self.mlp_dim)
+        return CHANNELS * math.prod(self.image_size) + max(block, self.stem.forward_floats_per_image(self.image_size))
+
+    @property
     def _floats_per_token(self) -> int:
         """What a block keeps: nine times its width around attention, what goes into the GELU, and what comes out."""
         logits = 2 * self.num_heads * self.num_tokens if isinstance(self.position, Relative) else 0

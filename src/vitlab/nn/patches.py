@@ -40,6 +40,10 @@ class Patches(Settings):
         """Return the same where every layer is computed again, of which there is none here."""
         return self.floats_per_image(image)
 
+    def forward_floats_per_image(self, image: Size) -> int:
+        """Return about how many numbers inference holds at once in the stem, its tokens left out."""
+        return self.floats_per_image(image)
+
     def build(self, channels: int, width: int, _image: Size) -> "PatchEmbedding":
         """Return the stem's network."""
         return PatchEmbedding(self, channels, width)

@@ -223,6 +223,16 @@ def remat_floats_per_image(depths: Sequence[int], width: int, image: Size) -> in
     return floats_per_image((), width, image) + inputs + UNIT_FLOATS * width * max(cells, default=0)
 
 
+HELD_FLOATS = 20
+"""What a unit holds at once for each cell in inference, in bottleneck widths: five feature maps of four widths."""
+
+
+def forward_floats_per_image(depths: Sequence[int], width: int, image: Size) -> int:
+    """Return about how many numbers inference holds at once for each image: in the root, or in a unit of the largest stage."""
+    cells = [math.prod(feature_size(image, depths[: index + 1])) << index for index in range(len(depths))]
+    return max(floats_per_image((), width, image), HELD_FLOATS * width * max(cells, default=0))
+
+
 class PreActivation(Settings):
     """ResNet v2, as the released BiT models are: norm and ReLU before each convolution.
 

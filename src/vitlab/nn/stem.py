@@ -16,6 +16,7 @@ from vitlab.nn.resnet import (
     RootWidth,
     feature_size,
     floats_per_image,
+    forward_floats_per_image,
     output_channels,
     remat_floats_per_image,
     stages,
@@ -72,6 +73,10 @@ class ResNetStem(Settings):
     def remat_floats_per_image(self, image: Size) -> int:
         """Return the same where every unit is computed again."""
         return remat_floats_per_image(self.depths, self.root_width, image)
+
+    def forward_floats_per_image(self, image: Size) -> int:
+        """Return about how many numbers inference holds at once in the stem."""
+        return forward_floats_per_image(self.depths, self.root_width, image)
 
     def build(self, channels: int, width: int, image: Size) -> "ResNetEmbedding":
         """Return the stem's network."""

@@ -8,6 +8,7 @@ from typing import Any
 from vitlab.errors import RunFolderError, SettingsError
 from vitlab.inspection import figures
 from vitlab.inspection.figures import Drawing
+from vitlab.studies.picture import check_picture, save_picture
 from vitlab.studies.record import Record, differing, is_run, read_record
 
 DEEP = 3
@@ -17,7 +18,6 @@ DRAWN = (("loss", "loss"), ("map", "mean average precision"), ("top1", "top-1 ac
 """Which figures of evaluations are drawn, by the end of their name, and what they are called."""
 
 SPEED = "images a second"
-KINDS = (".png", ".svg", ".pdf")
 
 Row = list[str]
 Found = Record | RunFolderError
@@ -50,22 +50,12 @@ def save_curves(found: Sequence[Found], path: Path) -> Path:
     Raises:
         SettingsError: the file exists, its kind is unknown, it cannot be written, or there is nothing to draw.
     """
-    if path.suffix not in KINDS:
-        raise SettingsError("--out", f"'{path}' names no kind of picture", f"end it in {', '.join(KINDS)}")
-    if path.exists():
-        raise SettingsError("--out", f"{path} already exists", "choose another name")
+    check_picture(path)
     records = [run for run in found if isinstance(run, Record)]
     drawing = _curves_of(records) if records else None
     if drawing is None:
         raise SettingsError("--out", "no run has logged anything yet", "wait for its first figures")
-    draft = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        drawing.save(draft)
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise SettingsError("--out", f"{path} cannot be written ({error.strerror})", "choose another place") from None
-    return path
+    return save_picture(drawing, path)
 
 
 def _runs_below(folder: Path, deep: int) -> Iterator[Path]:

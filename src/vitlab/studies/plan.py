@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from vitlab import files
-from vitlab.config import difference, override, parse, read_json, to_json
+from vitlab.config import difference, override, read_json
 from vitlab.data.labels import is_multi_label
 from vitlab.data.loader import pixels_of
 from vitlab.data.open import AnySource, open_data
@@ -18,7 +18,6 @@ from vitlab.errors import DataError, ImageError, SettingsError
 from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import AnySettings
 from vitlab.models.resnet import ResNetSettings
-from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Size, as_size
 from vitlab.studies.hyperrule import hyperrule
 from vitlab.studies.recipe import Origin, Recipe, RunSettings, find_recipe, micro_batch_for, steps_for
@@ -149,12 +148,7 @@ def plan_pretrain(asked: Asked) -> Plan:
     if asked.model:
         recipe.refuse_other_models(settings_for(asked.model), f"--model {asked.model}")
     opened = _open(asked)
-    model = _named_model(asked, opened.train, recipe)
-    if isinstance(recipe.train.objective, MaskedPatches):
-        model = model.model_copy(update={"num_classes": None})
-    elif isinstance(model, ViTSettings):
-        model = model.model_copy(update={"representation_dim": model.width})
-    model = parse(type(model), to_json(model) | dict(recipe.model), f"recipe {recipe.name}")
+    model = recipe.fresh(_named_model(asked, opened.train, recipe))
     return _resolve(recipe, asked, opened, model, ImageSpec())
 
 

@@ -24,9 +24,11 @@ from vitlab.errors import SettingsError
 from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import AnySettings, ModelSettings
 from vitlab.models.resnet import ResNetSettings
+from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Size, as_size
 from vitlab.nn.stem import ResNetStem
 from vitlab.train.config import TrainSettings
+from vitlab.train.masked import MaskedPatches
 from vitlab.train.schedule import Staircase
 from vitlab.train.tree import is_power_of_two
 
@@ -165,6 +167,14 @@ class Recipe(Settings):
         """Return the image size for models of `settings`, None where it is that of the weights or of the images."""
         side = self.image_sizes.get(self.model_for(settings) or "", self.image_size)
         return as_size(side) if side else None
+
+    def fresh(self, model: AnySettings) -> AnySettings:
+        """Return `model` as it is pre-trained: with a representation layer, for masks without a head, and with what is changed."""
+        if isinstance(self.train.objective, MaskedPatches):
+            model = model.model_copy(update={"num_classes": None})
+        elif isinstance(model, ViTSettings):
+            model = model.model_copy(update={"representation_dim": model.width})
+        return parse(type(model), to_json(model) | dict(self.model), f"recipe {self.name}")
 
     def refuse_other_models(self, settings: AnySettings, where: str) -> None:
         """Refuse a model that the recipe is not for; `where` is the option that names it.
