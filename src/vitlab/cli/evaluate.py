@@ -18,13 +18,29 @@ def evaluate(
             "evaluated on."
         ),
     ] = None,
+    suite: Annotated[
+        options.WhichSuite | None,
+        typer.Option(
+            help="Measure what the paper measures, as far as the data of the catalog are here, into the folder --out."
+        ),
+    ] = None,
+    parts: Annotated[
+        str | None,
+        typer.Option(metavar="PART,PART", help="With --suite: classify, fewshot, transfer, vtab. Default: all."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="With --suite: updates of each training. Default: the paper's.")
+    ] = None,
+    changes: options.Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="With --suite: go on with what is left in --out.")] = False,
     against: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Compare with this model on the same images.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write evaluation.json, predictions.csv and reliability.png into this folder; it must not exist."
+            help="Write evaluation.json, predictions.csv and reliability.png into this folder; it must not exist. With --suite: "
+            "the folder of its runs, default runs/suite-<model>."
         ),
     ] = None,
     image_size: Annotated[
@@ -50,6 +66,24 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Say how good a model is on labelled images: top-1, top-5, loss, calibration, and each class, every image counted once."""
+    from vitlab.cli import suite as whole
+
+    if suite is not None:
+        others = {
+            "--against": against,
+            "--image-size": image_size,
+            "--resize": resize,
+            "--decoding": decoding,
+            "--max-pixels": max_pixels,
+            "--missing-images": missing_images == options.OnBadImage.SKIP,
+            "--on-bad-image": on_bad_image == options.OnBadImage.SKIP,
+        }
+        whole.refuse_options(data, {name: bool(value) for name, value in others.items()})
+        asked = whole.Asked(model, parts, out, steps, workers, device, tuple(changes or ()), resume, as_json)
+        whole.measure(asked)
+        return
+    whole.refuse_alone({"--parts": parts, "--steps": steps, "--set": changes, "--resume": resume})
+
     from vitlab.studies.evaluation import Reading, evaluate_model
     from vitlab.studies.scoresheet import check_free, write_scoresheet
 

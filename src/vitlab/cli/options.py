@@ -14,6 +14,12 @@ class OnBadImage(StrEnum):
     SKIP = "skip"
 
 
+class WhichSuite(StrEnum):
+    """A collection of measurements."""
+
+    PAPER = "paper"
+
+
 class HowDecoded(StrEnum):
     """What the pixels of a file are."""
 
