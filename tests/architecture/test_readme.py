@@ -55,7 +55,7 @@ def place(tmp_path_factory):
 
 
 def run_python(code, cwd):
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "VITLAB_CACHE": str(cwd / "cache")}
     return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True)
 
 

@@ -81,12 +81,11 @@ def sweep(
     """
     check_l2s(l2s)
     system = System.of(features, labels, num_classes)
-    values, vectors = torch.linalg.eigh(system.gram)
-    values, rotated = values.clamp_min(0), vectors.T @ system.right  # below zero by rounding alone
-    left = vectors if system.primal else system.x.T @ vectors
+    values, vectors = np.linalg.eigh(system.gram.numpy())
+    values, rotated = values.clip(min=0), vectors.T @ system.right.numpy()  # below zero by rounding alone
+    left = vectors if system.primal else system.x.numpy().T @ vectors
     for l2 in l2s:
-        weights = left @ (rotated / (values + l2)[:, None])
-        yield LinearHead(system.mean, system.std, weights.numpy())
+        yield LinearHead(system.mean, system.std, (left / (values + l2)) @ rotated)
 
 
 @dataclass(frozen=True)
