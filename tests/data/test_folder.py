@@ -82,8 +82,8 @@ def test_a_split_has_every_example_on_one_side(photos):
     assert again == test and keys(again) == keys(test)
     assert keys(whole.split(test=0.2, seed=4)[1]) != keys(test)
     assert keys(test.model_copy(update={"part": None})) == keys(whole)
-    with pytest.raises(DataError, match="already"):
-        train.split(test=0.5)
+    fit, dev = train.split(test=0.25, seed=1)
+    assert sorted(keys(fit) + keys(dev)) == keys(train) and str(dev) == f"{photos} (test 25% of train 80%)"
     with pytest.raises(SettingsError, match="fraction"):
         whole.split(test=1.0)
 

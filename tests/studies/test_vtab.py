@@ -139,17 +139,17 @@ def test_interrupted_it_goes_on_with_what_is_left_and_tasks_can_be_added(asked, 
 
 
 def test_what_is_missing_is_said_with_how_to_get_it(root):
-    here, missing = present(list(all_tasks()), asked_for=False)
+    here, missing = present(list(all_tasks()))
     assert here == ["eurosat", "dspr-orient"] and len(missing) == 17
     assert "vitlab data download vtab/svhn" in missing["svhn"]
     with pytest.raises(DataError, match="vtab/svhn: is not in"):
-        present(["svhn", "eurosat"], asked_for=True)
+        present(["svhn", "eurosat"], ["svhn"])
 
 
 def test_without_any_data_it_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("VITLAB_DATA", str(tmp_path / "none"))
     with pytest.raises(DataError, match="has no data of VTAB-1k; `vitlab data list vtab`"):
-        present(list(all_tasks()), asked_for=False)
+        present(list(all_tasks()))
 
 
 def test_tasks_are_chosen_by_name_or_group():

@@ -67,15 +67,12 @@ def vtab(
         changes=tuple(changes or ()),
     )
     names = [name.strip() for name in tasks.split(",")] if tasks else []
-    here, missing = present(choose_tasks(names), asked_for=bool(names))
+    here, missing = present(choose_tasks(names), names)
     plan = plan_vtab(asked, here[0], lr or [], tune=tune, command="vitlab " + shlex.join(sys.argv[1:]))
     folder = out or Path("runs") / f"vtab-{Path(model).resolve().stem}"
     console, say = console_and_say()
-    say(
-        f"vtab     {len(here)} tasks, {len(plan.settings)} settings to choose from"
-        if tune
-        else f"vtab     {len(here)} tasks"
-    )
+    tried = f", {len(plan.settings)} settings to choose from" if tune else ""
+    say(f"vtab     {len(here)} of 19 tasks{tried}")
     say(f"run      {folder}")
     with interruptible(say, "the same command with --resume goes on"):
         scored = run_vtab(plan, asked, here, folder, Studio(console, say), resume=resume)

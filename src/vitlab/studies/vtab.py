@@ -101,23 +101,23 @@ def choose_tasks(names: Sequence[str]) -> list[str]:
     return [task for task in tasks if task in chosen] if names else list(tasks)
 
 
-def present(names: Sequence[str], *, asked_for: bool) -> tuple[list[str], dict[str, str]]:
-    """Return the tasks whose data are here, and for the others how to get them.
+def present(tasks: Sequence[str], named: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
+    """Return those of `tasks` whose data are here, and for the others how to get them.
 
     Raises:
-        DataError: data of a task that was asked for by name, or of all of them, are not here.
+        DataError: the data of all of them are not here, or those of one that is `named` by itself.
     """
     root = data_folder()
-    here = [name for name in names if place_of(f"vtab/{name}", root) is not None]
+    here = [task for task in tasks if place_of(f"vtab/{task}", root) is not None]
     missing: dict[str, str] = {}
-    for name in names:
-        if name not in here:
+    for task in tasks:
+        if task not in here:
             try:
-                require(f"vtab/{name}", root)
+                require(f"vtab/{task}", root)
             except DataError as error:
-                if asked_for:
+                if task in named or f"vtab/{task}" in named:
                     raise
-                missing[name] = error.remedy
+                missing[task] = error.remedy
     if not here:
         raise DataError(root, "has no data of VTAB-1k", "`vitlab data list vtab` says how to get them; set VITLAB_DATA")
     return here, missing
