@@ -63,7 +63,7 @@ def test_a_model_without_class_names_is_counted_by_reassessed_labels(within, val
         assert found[f"top{k}"] == pytest.approx(np.mean(hits))
         assert found[f"top{k}_interval"][0] <= found[f"top{k}"] <= found[f"top{k}_interval"][1]
     said = within("evaluate", thousand, "imagenet-real").out.splitlines()
-    assert "their 1,000 are taken to be the data's" in said[1] and said[2].startswith("top-1 ")
+    assert "taken to be 'tench, Tinca tinca' to 'toilet tissue" in said[1] and said[2].startswith("top-1 ")
     assert "ECE" in "".join(said)
 
 
@@ -157,7 +157,10 @@ def test_wrong_requests_are_refused_before_anything_is_computed(refused, trained
     refused(*evaluate, "--out", "taken", words=["taken: exists already", "--out"])
     refused(*evaluate, "--out", "no/where", words=["no: is no folder"])
     refused(
-        *evaluate, "--missing-images", "skip", words=["--missing-images: nobody says how many images", "leave it out"]
+        *evaluate,
+        "--missing-images",
+        "skip",
+        words=["--missing-images: nobody says how many images belong to", "leave it out"],
     )
     refused(*evaluate, "--resize", 20, "--image-size", "16x18", words=["--resize", "square --image-size"])
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vitlab.errors import BadImagesError, DataError
+from vitlab.data.layouts.examples import imagenet_synsets
+from vitlab.errors import BadImagesError, DataError, NonFiniteError
 from vitlab.evals.classify import Accuracy, Predictions, classify
 from vitlab.evals.interval import wilson_interval
 from vitlab.models.classifier import build
@@ -169,3 +170,38 @@ def test_the_evaluator_keeps_its_latest_predictions(make_model, make_source):
     values = accuracy(make_model())
     assert values == accuracy.last.metrics()
     assert set(values) == {"top1", "top5", "loss", "count"}
+
+
+@pytest.mark.parametrize("named", ["", "words", "synsets"])
+def test_folders_called_by_their_synsets_are_imagenets_classes(make_model, make_source, named):
+    synsets = imagenet_synsets()
+    names = {"": (), "words": tuple(synsets.values()), "synsets": tuple(synsets)}[named]
+    some = ("n15075141", "n01440764", "n02105855")
+    result = classify(make_model(num_classes=1000, classes=names), make_source(4, classes=some))
+    assert result.labels.tolist() == [999, 0, 230, 999] and len(result.classes) == 1000
+
+
+def test_a_model_of_synsets_is_evaluated_on_words(make_model, make_source):
+    words = tuple(imagenet_synsets()[name] for name in ("n01440764", "n02105855"))
+    model = make_model(num_classes=3, classes=("n15075141", "n01440764", "n02105855"))
+    assert classify(model, make_source(2, classes=words)).labels.tolist() == [1, 2]
+
+
+def test_classes_of_one_name_are_told_apart_by_their_place_or_not_at_all(make_model, make_source):
+    model = make_model(classes=("crane", "bee", "crane"))
+    assert classify(model, make_source(3, classes=("crane", "bee", "crane"))).labels.tolist() == [0, 1, 2]
+    assert classify(model, make_source(1, classes=("bee",))).labels.tolist() == [1]
+    for other in (("bee", "crane"), ("bee", "crane", "crane")):
+        with pytest.raises(DataError, match="another order than the model, and 'crane' is the name of two"):
+            classify(model, make_source(3, classes=other))
+
+
+def test_outputs_that_are_no_numbers_are_refused_and_the_image_named(make_model, make_source):
+    """Nothing is greater than what is no number: it would count as right."""
+    model = make_model(classes=("ant", "bee", "cat"))
+    with torch.no_grad():
+        model.head.bias.fill_(float("nan"))
+    for kind in ("softmax", "sigmoid"):
+        model.probabilities = kind
+        with pytest.raises(NonFiniteError, match="not finite numbers for 4 of 4 images, the first 'image-0'"):
+            classify(model, make_source(4))

@@ -216,26 +216,17 @@ def reliability(
     left = np.arange(len(counts)) * width
     upper.bar(left[filled], accuracy[filled], width, align="edge", color=BLUE, edgecolor="white", label="right")
     gap = (confidence - accuracy)[filled]
-    upper.bar(
-        left[filled],
-        gap,
-        width,
-        bottom=accuracy[filled],
-        align="edge",
-        color=ORANGE,
-        alpha=0.35,
-        edgecolor=ORANGE,
-        label="gap to how sure it is",
-    )
+    hatched = {"fill": False, "hatch": "////", "edgecolor": ORANGE, "label": "from there to how sure it is"}
+    upper.bar(left[filled], gap, width, bottom=accuracy[filled], align="edge", **hatched)
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1)
     upper.set_ylabel("share that is right", fontsize=9)
     upper.set_title(f"expected calibration error {100 * error:.2f} %", fontsize=10)
-    upper.legend(fontsize=8, frameon=False, loc="upper left")
     lower.bar(left, counts / counts.sum(), width, align="edge", color=GREY, edgecolor="white")
     lower.set_ylabel("share of images", fontsize=9)
     lower.set_xlabel("how sure the model is of its answer", fontsize=9)
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
     for axes in (upper, lower):
         _plain(axes)
     return Drawing(figure)

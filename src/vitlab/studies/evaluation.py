@@ -10,6 +10,7 @@ from vitlab.data.catalog import Catalogued, Remaining
 from vitlab.data.check import find_bad_images
 from vitlab.data.folder import find_images
 from vitlab.data.image import Decoding
+from vitlab.data.labels import distinct
 from vitlab.data.limits import limits_of
 from vitlab.data.open import AnySource
 from vitlab.data.preprocess import CentralCrop, ImageSpec
@@ -117,8 +118,9 @@ class Evaluated:
         decoded = "" if self.spec.decoding == "standard" else f", decoded as {self.spec.decoding}"
         lines = [f"{source}: {counted}{decoded}"]
         if not self.named:
+            names = [one_line(name) for name in distinct(self.predictions.classes)]
             lines.append(
-                f"the weights name no classes: their {len(self.predictions.classes):,} are taken to be the data's"
+                f"the weights name no classes: their outputs are taken to be '{names[0]}' to '{names[-1]}', as in the data"
             )
         lines += self.predictions.table()
         lines += [] if self.against is None else self.against.lines()
@@ -201,7 +203,7 @@ def _chosen(model: str, data: str | None, skip_missing: bool) -> AnySource | Rem
         return source
     remaining = Remaining(**dict(source)) if isinstance(source, Catalogued) else None
     if remaining is None or remaining.expected is None:
-        what = f"nobody says how many images {source} has"
+        what = f"nobody says how many images belong to {source}"
         raise SettingsError("--missing-images", what, "leave it out: all that is there is evaluated")
     return remaining
 

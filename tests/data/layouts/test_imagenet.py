@@ -97,6 +97,25 @@ def test_an_image_that_is_not_imagenets_is_named(tmp_path, name):
         opened("imagenet", tmp_path, "val")
 
 
+def test_an_image_that_is_there_twice_is_named(tmp_path):
+    for folder in ("", "n01440764"):
+        standins.picture(tmp_path / "val" / folder / val_name(3), kind="JPEG")
+    with pytest.raises(DataError, match=f"{val_name(3)}: is there again as .*{val_name(3)}; remove one"):
+        opened("imagenet", tmp_path, "val")
+
+
+def test_what_is_missing_is_known_by_name(tmp_path):
+    real = json.loads("".join(packaged_lines("imagenet_real.json.gz")))
+    for number in (1, 3):
+        standins.picture(tmp_path / "val" / val_name(number), kind="JPEG")
+    for name, unlabelled in (("imagenet", 0), ("imagenet-real", 3163)):
+        val = opened(name, tmp_path, "val")
+        assert len(val.labels) + len(val.missing) == 50_000 - unlabelled
+        assert set(val.missing).isdisjoint(val.names) and (val_name(2) in val.missing) == bool(
+            real[1] or not unlabelled
+        )
+
+
 LABELS = {"Alarm clock": [409, 530], "Backpack": [414], "Banana": [954]}
 
 
