@@ -1,10 +1,13 @@
 """The estimate of memory against what torch really keeps, and what the system says there is."""
 
+from itertools import accumulate
+
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from vitlab.cost.available import available_memory
-from vitlab.cost.memory import Memory, gigabytes, training_memory
+from vitlab.cost.memory import Memory, forward_bytes_per_image, gigabytes, training_memory
 from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import build
 
@@ -40,6 +43,24 @@ def test_the_estimate_is_near_what_is_kept(name, half):
     one, three = (kept(settings, images, half=half) for images in (1, 3))
     estimates = [training_memory(settings, images, half=half).activations for images in (1, 3)]
     assert (estimates[1] - estimates[0]) / (three - one) == pytest.approx(1, abs=0.25)
+
+
+def held(model, images):
+    """Return the most bytes that tensors take at once in inference, the weights left out."""
+    values = torch.rand(images, 3, *model.settings.image_size)
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        model(values)
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return values.nbytes + max(accumulate(changes))
+
+
+@pytest.mark.parametrize(("name", "side"), [("Ti/16", 64), ("S/32", 96)])
+def test_the_estimate_of_inference_is_near_what_is_held(name, side):
+    settings = settings_for(name, 10, side)
+    model = build(settings).eval()
+    one_more = (held(model, 6) - held(model, 2)) / 4
+    assert forward_bytes_per_image(settings) / one_more == pytest.approx(1, abs=0.25)
 
 
 @pytest.mark.parametrize("name", MODELS)

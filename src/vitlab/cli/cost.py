@@ -10,7 +10,10 @@ from vitlab.cli import options
 from vitlab.cli.columns import print_columns
 
 if TYPE_CHECKING:
-    from vitlab.studies.costing import Answer, Asked
+    from vitlab.studies.affordable import Afforded
+    from vitlab.studies.costing import Asked, Costed
+    from vitlab.studies.measured import Measured
+    from vitlab.studies.table6 import Table6
 
 
 def cost(
@@ -103,7 +106,7 @@ def _measure(asked: "Asked", seconds: float, device: str, out: Path | None, as_j
         raise KeyboardInterrupt
 
 
-def _show(found: "Answer", as_json: bool) -> None:
+def _show(found: "Table6 | Costed | Afforded | Measured", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
         return

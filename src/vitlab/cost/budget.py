@@ -21,7 +21,8 @@ EXA, TERA = 1e18, 1e12
 HOURS = {"min": 1 / 60, "minute": 1 / 60, "h": 1, "hour": 1, "d": 24, "day": 24, "w": 168, "week": 168}
 EXAMPLE = "write it like '8xH200 24h', or 'A100 3 days'"
 _FORM = re.compile(
-    rf"(?:(?P<count>\d{{1,9}})\s*[x×*]\s*)?(?P<device>\S.*?)(?:[\s,]+(?:for\s+)?(?P<time>\d{{1,9}}(?:\.\d{{1,9}})?)\s*(?P<unit>{'|'.join(HOURS)})s?)?",
+    r"(?:(?P<count>\d{1,9})\s*[x×*]\s*)?(?P<device>\S.{0,39}?)"
+    rf"(?:[\s,]+(?:for\s+)?(?P<time>\d{{1,9}}(?:\.\d{{1,9}})?)\s*(?P<unit>{'|'.join(HOURS)})s?)?",
     re.IGNORECASE,
 )
 
@@ -99,7 +100,8 @@ def parse_budget(text: str, utilisation: float | None = None, rate: float | None
     """
     found = _FORM.fullmatch(text.strip())
     if found is None:
-        raise SettingsError("--budget", f"'{text}' is no budget", EXAMPLE)
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise SettingsError("--budget", f"'{shown}' is no budget", EXAMPLE)
     count, hours = int(found["count"] or 1), _hours(found["time"], found["unit"])
     if count < 1 or hours == 0:
         raise SettingsError("--budget", f"'{text}' is nothing", EXAMPLE)

@@ -154,7 +154,7 @@ class ViTSettings(Settings):
     def forward_floats_per_image(self) -> int:
         """About how many numbers inference holds at once for each image: the image, and the largest layer from input to output."""
         logits = 3 * self.num_heads * self.num_tokens if isinstance(self.position, Relative) else 0
-        block = self.num_tokens * max(6 * self.width + logits, 2 * self.width + 2 * self.mlp_dim)
+        block = self.num_tokens * max(7 * self.width + logits, 5 * self.width + 2 * self.mlp_dim)
         return CHANNELS * math.prod(self.image_size) + max(block, self.stem.forward_floats_per_image(self.image_size))
 
     @property

@@ -223,8 +223,8 @@ def remat_floats_per_image(depths: Sequence[int], width: int, image: Size) -> in
     return floats_per_image((), width, image) + inputs + UNIT_FLOATS * width * max(cells, default=0)
 
 
-HELD_FLOATS = 20
-"""What a unit holds at once for each cell in inference, in bottleneck widths: five feature maps of four widths."""
+HELD_FLOATS = 16
+"""What a unit holds at once for each cell in inference, in bottleneck widths: four feature maps of four widths."""
 
 
 def forward_floats_per_image(depths: Sequence[int], width: int, image: Size) -> int:

@@ -12,8 +12,8 @@ from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import AnySettings
 from vitlab.models.vit import ViTSettings
 from vitlab.studies.costing import (
-    Answer,
     Asked,
+    Costed,
     Rows,
     as_asked,
     budget_of,
@@ -24,7 +24,7 @@ from vitlab.studies.costing import (
     settings_of,
 )
 from vitlab.studies.recipe import Recipe, find_recipe, recipes
-from vitlab.studies.table6 import table6
+from vitlab.studies.table6 import Table6, table6
 
 MODELS = ("S/16", "B/32", "B/16", "L/16", "H/14", "R50+L/16", "BiT-R152x2")
 """What the number of epochs is said of where no model was asked for."""
@@ -135,7 +135,7 @@ def afforded(asked: Asked) -> Afforded:
     return Afforded(budget, affordable(budget, chosen), epochs)
 
 
-def answer(asked: Asked) -> Answer:
+def answer(asked: Asked) -> Table6 | Costed | Afforded:
     """Return what was asked for: the models of table 6 for nothing; what a budget can train; or what a model and its training cost.
 
     Raises:

@@ -4,12 +4,12 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from vitlab.config import parse, read_json
 from vitlab.cost.budget import Budget, parse_budget
 from vitlab.cost.flops import PASSES, Cost, cost, resized
-from vitlab.cost.memory import FLOAT, bytes_per_image, forward_bytes_per_image, gigabytes
+from vitlab.cost.memory import FLOAT, bytes_per_image, forward_bytes_per_image
 from vitlab.errors import SettingsError
 from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import AnySettings
@@ -22,22 +22,6 @@ from vitlab.weights.load import find, read
 
 Rows = list[list[str]]
 SCALES = {"B": 1e9, "M": 1e6, "k": 1e3}
-
-
-class Answer(Protocol):
-    """What is said about cost: tables with their headings, then lines; or all of it as JSON."""
-
-    def tables(self) -> list[Rows]:
-        """Return the tables."""
-        ...
-
-    def lines(self) -> list[str]:
-        """Return what else there is to say."""
-        ...
-
-    def as_json(self) -> Any:
-        """Return every number."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +65,8 @@ class Costed:
             shares = [
                 f"{100 * number / max(all_of_it, 1):.1f} %" for number, all_of_it in zip(numbers, total, strict=True)
             ]
-            rows.append([name, f"{numbers[0]:,}", shares[0], f"{numbers[1] / 1e9:,.3f}", shares[1]])
+            shown = f"{numbers[0]:,}", shares[0], f"{numbers[1] / 1e9:,.3f}", shares[1]
+            rows.append([name, *(text if numbers[index // 2] else "" for index, text in enumerate(shown))])
         return [rows]
 
     def lines(self) -> list[str]:
@@ -92,9 +77,9 @@ class Costed:
         lines = [
             f"model    {self.name}: {self.settings.describe()}, {head}",
             f"compute  {gflops:,.1f} GFLOPs an image (two a multiply-accumulate), {PASSES * gflops:,.1f} in training",
-            f"weights  {gigabytes(FLOAT * self.cost.parameters)} in float32",
-            f"memory   about {gigabytes(kept[0])} an image in training ({gigabytes(kept[1])} in bfloat16, {gigabytes(again)} with "
-            f"--remat), {gigabytes(forward_bytes_per_image(self.settings))} in inference",
+            f"weights  {megabytes(FLOAT * self.cost.parameters)} in float32",
+            f"memory   about {megabytes(kept[0])} an image in training ({megabytes(kept[1])} in bfloat16, {megabytes(again)} with "
+            f"--remat), {megabytes(forward_bytes_per_image(self.settings))} in inference",
         ]
         if self.training is not None:
             shown = f"{self.training.images:,.0f} images, {self.training.epochs:g} epochs"
@@ -232,6 +217,11 @@ def count(number: float) -> str:
     """Return a number of things for people: "303M", "1.28M", "60k"."""
     mark, scale = next(((mark, scale) for mark, scale in SCALES.items() if number >= scale), ("", 1))
     return f"{number / scale:.3g}{mark}"
+
+
+def megabytes(size: float) -> str:
+    """Return a number of bytes for people: "346 MB", "0.45 MB"."""
+    return f"{figure(size / 1e6)} MB"
 
 
 def duration(hours: float) -> str:

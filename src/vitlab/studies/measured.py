@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitlab.cost.memory import Memory, forward_bytes_per_image, gigabytes, training_memory
+from vitlab.cost.memory import Memory, forward_bytes_per_image, training_memory
 from vitlab.errors import SettingsError
 from vitlab.inspection.figures import Curve, Drawing, curves
 from vitlab.models.classifier import AnySettings
-from vitlab.studies.costing import Rows, Training, duration, figure
+from vitlab.studies.costing import Rows, Training, duration, figure, megabytes
 from vitlab.studies.speed import MODES, Bench, Mode, Point
 
 PANELS = ("images a second", "largest batch")
@@ -26,26 +26,24 @@ class Measured:
     training: Training | None = None
 
     def tables(self) -> list[Rows]:
-        """Return the speeds by size, and the memory by size and part; headings first."""
-        columns = [
-            f"{mode}{what}"
-            for mode in MODES
-            for what in (", images/s", ", at batch", ", of the device", ", most images")
-        ]
-        rows = [["image", *columns, "times as fast"]]
-        for settings in self.models:
-            found = [self._point(settings, mode) for mode in MODES]
-            if found[0] is None:
-                continue
-            cells = [cell for point in found for cell in _cells(point)]
-            rates = [point.images_per_second if point else None for point in found]
-            ratio = f"{rates[0] / rates[1]:.1f}" if rates[0] and rates[1] else ""
-            rows.append([str(settings.image_size), *cells, ratio])
-        return [rows, self._memory()]
+        """Return the speeds by mode and size, and the memory by size and part; headings first."""
+        speeds: list[Rows] = []
+        for mode in MODES:
+            found = [point for point in self.points if point.mode == mode]
+            heading = [f"{mode}, pixels", "images/s", "at batch", "used", "largest batch"]
+            speeds += [[heading, *map(_cells, found)]] if found else []
+        return [*speeds, self._memory()]
 
     def lines(self) -> list[str]:
         """Return where and how it was measured, what was left out, and how long the training takes."""
-        lines = [f"device   {self.bench}: {self.bench.matrix_rate / 1e12:,.3g} TFLOP/s at large matrix products"]
+        rate, scale, unit = (
+            self.bench.matrix_rate,
+            *((1e12, "TFLOP/s") if self.bench.matrix_rate >= 1e12 else (1e9, "GFLOP/s")),
+        )
+        lines = [
+            f"device   {self.bench}; 100 % used are {figure(rate / scale)} {unit}, its rate at large matrix products"
+        ]
+        lines += [f"training takes {ratio} as long as inference" for ratio in self._ratios()]
         lines += [
             f"left out {one.mode} at {one.image_size} pixels: {one.left_out}" for one in self.points if one.left_out
         ]
@@ -91,15 +89,30 @@ class Measured:
             raise SettingsError("--out", "nothing was measured that could be drawn", "give more --seconds")
         return curves(panels, "side of the image, pixels", log=True)
 
+    def _ratios(self) -> list[str]:
+        """Return how many times as long an image takes in training: the paper found it much the same for all models."""
+        rates = {(one.mode, one.image_size): one.images_per_second for one in self.points}
+        pairs = [
+            (rates.get(("inference", one.image_size)), rates.get(("training", one.image_size))) for one in self.models
+        ]
+        found = [inference / training for inference, training in pairs if inference and training]
+        return (
+            []
+            if not found
+            else [f"{min(found):.1f} times"]
+            if len(found) == 1
+            else [f"{min(found):.1f}–{max(found):.1f} times"]
+        )
+
     @property
     def _half(self) -> bool:
         return self.bench.precision == "bfloat16"
 
     def _memory(self) -> Rows:
-        rows = [["image", "weights", "gradients", "Adam", "an image in training", "an image in inference"]]
+        rows = [["memory, pixels", "weights", "gradients", "Adam", "an image in training", "an image in inference"]]
         for settings in self.models:
             parts = _parts(settings, self._half)
-            rows.append([str(settings.image_size), *map(gigabytes, parts.values())])
+            rows.append([str(settings.image_size), *map(megabytes, parts.values())])
         return rows
 
     def _point(self, settings: AnySettings, mode: Mode) -> Point | None:
@@ -114,13 +127,12 @@ def said(point: Point) -> str:
     return f"{where}: {figure(point.images_per_second)} images/s in batches of {point.batch_size}"
 
 
-def _cells(point: Point | None) -> list[str]:
-    if point is None or point.images_per_second is None:
-        most = "" if point is None or point.largest_batch is None else f"{point.largest_batch:,}"
-        return ["", "", "", most]
-    most = "?" if point.largest_batch is None else f"{point.largest_batch:,}"
+def _cells(point: Point) -> list[str]:
+    largest = "not known" if point.largest_batch is None else f"{point.largest_batch:,}"
+    if point.images_per_second is None:
+        return [str(point.image_size), "", "", "", ""]
     used = f"{100 * (point.utilisation or 0):.0f} %"
-    return [figure(point.images_per_second), f"{point.batch_size:,}", used, most]
+    return [str(point.image_size), figure(point.images_per_second), f"{point.batch_size:,}", used, largest]
 
 
 def _parts(settings: AnySettings, half: bool) -> dict[str, int]:

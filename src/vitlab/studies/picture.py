@@ -19,7 +19,7 @@ def check_picture(path: Path) -> None:
     if path.exists():
         raise SettingsError("--out", f"{path} already exists", "choose another name")
     if not path.parent.is_dir():
-        raise SettingsError("--out", f"there is no folder {path.parent}", "make it, or choose another place")
+        raise SettingsError("--out", f"{path} cannot be written (no folder {path.parent})", "choose another place")
 
 
 def save_picture(drawing: Drawing, path: Path) -> Path:

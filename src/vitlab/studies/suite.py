@@ -225,7 +225,7 @@ def _lacking(model: AnySettings, part: str, data: str) -> str:
     root = data_folder()
     try:
         if part == "vtab":
-            present(list(all_tasks()), asked_for=False)
+            present(list(all_tasks()))
         elif place_of(data, root) is None:
             require(data, root)
     except DataError as error:
@@ -282,7 +282,7 @@ def _transfer(work: Work, data: str) -> Result:
 
 
 def _vtab(work: Work, data: str) -> Result:
-    here, missing = present(list(all_tasks()), asked_for=False)
+    here, missing = present(list(all_tasks()))
     plan = plan_vtab(work.asked, here[0], command=work.command)
     scored = run_vtab(plan, work.asked, here, work.out / "vtab", work.studio, resume=True)
     titles = {row["task"]: row["title"] for row in table9()}
