@@ -8,7 +8,21 @@ import pytest
 import vitlab as package
 from tests.end_to_end.conftest import environment, vitlab
 
-VERBS = ("demo", "finetune", "pretrain", "evaluate", "predict", "convert", "models", "recipes", "runs", "verify")
+VERBS = (
+    "demo",
+    "finetune",
+    "pretrain",
+    "evaluate",
+    "fewshot",
+    "vtab",
+    "predict",
+    "cost",
+    "convert",
+    "models",
+    "recipes",
+    "runs",
+    "verify",
+)
 DATA_VERBS = ("describe", "check")
 HEAVY = ("torch", "matplotlib", "pyarrow", "PIL", "numpy")
 
