@@ -101,6 +101,8 @@ def run(folder: Path, plan: Any, model: Classifier) -> float:
         )
         evaluators = {name: Accuracy(source, batch_size=250) for name, source in plan.evals.items()}
         train(state, batches, settings.train, opened, evaluators, Terminal(console()), settings.workers)
+        if not isinstance(model, Foreign):
+            opened.save_model(state)
         seconds = before + time.monotonic() - start
         clock.write_text(json.dumps(seconds))
     return seconds / 60
