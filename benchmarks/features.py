@@ -46,7 +46,7 @@ def bare(model: Classifier, batches: list[Tensor]) -> None:
         model.features(images)
 
 
-def measure(photos: int = 256, small: int = 2048) -> list[Row]:
+def measure(photos: int = 256, small: int = 10_000) -> list[Row]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for index, data in enumerate(generated(32)):

@@ -3,7 +3,8 @@
     python benchmarks/transfer.py WEIGHTS OUT STEPS DATA [DATA ...]
 
 WEIGHTS are of Mini/4, as `benchmarks/cifar10.py` leaves them in OUT/vitlab. For each data set: fine-tuning by the protocol, the
-same network from scratch by the same protocol with the rates of Adam, and linear heads on the features of both. Prints a table; what is finished in OUT is not run again.
+same network from scratch by the same protocol with the rates of Adam, and linear heads on the features of both.
+Prints a table; what is finished in OUT is not run again.
 """
 
 import sys
