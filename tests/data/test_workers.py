@@ -2,6 +2,8 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from itertools import islice, product
@@ -255,3 +257,20 @@ def test_a_reader_that_turns_away_ends_its_workers():
     while set(multiprocessing.active_children()) - before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert set(multiprocessing.active_children()) <= before
+
+
+UNFINISHED = """
+from vitlab.data.digits import Digits
+from vitlab.data.loader import EvalBatches, load
+from vitlab.data.preprocess import ImageSpec
+
+batches = EvalBatches(Digits(), ImageSpec(height=28, width=28), 8)
+read = load(batches, range(len(batches)), workers=2)
+next(read)
+raise SystemExit("enough")
+"""
+
+
+def test_a_program_that_ends_while_it_reads_does_not_wait_for_its_workers():
+    done = subprocess.run([sys.executable, "-c", UNFINISHED], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "enough\n")

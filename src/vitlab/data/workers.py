@@ -1,5 +1,6 @@
 """Workers: processes that make items ahead of need, in order; one that dies or hangs is named, with the example it was at."""
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -57,12 +58,17 @@ def ahead(items: Dataset[Item], places: Sequence[int], workers: int, source: Sou
         yield from iterator
         return
     watch = _Watch(log)
+    end = partial(watch.end, kill=True)
+    atexit.register(
+        end
+    )  # a program that ends by an error still holds this generator, and would wait for deaf workers for ever
     try:
         while (item := _next(iterator, watch, source)) is not _END:
             yield item
         watch.end(kill=False)
     finally:
-        watch.end(kill=True)
+        atexit.unregister(end)
+        end()
 
 
 _END: Any = object()
