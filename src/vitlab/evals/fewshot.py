@@ -20,6 +20,7 @@ L2 = 2.0**10
 SWEEP = tuple(2.0**power for power in range(-10, 20))
 """The regularisers that their earlier code tried, to take one for each number of shots (`best_by_rank`)."""
 _ROWS = 512  # at a time, so that memory does not grow with the examples
+_PART = 4096  # of which a product is made
 
 Floats = NDArray[np.float64]
 
@@ -83,44 +84,45 @@ def sweep(
     system = System.of(features, labels, num_classes)
     values, vectors = np.linalg.eigh(system.gram.numpy())
     values, rotated = values.clip(min=0), vectors.T @ system.right.numpy()  # below zero by rounding alone
-    left = vectors if system.primal else system.x.numpy().T @ vectors
+    left = vectors if system.x is None else system.x.numpy().T @ vectors
     for l2 in l2s:
         yield LinearHead(system.mean, system.std, (left / (values + l2)) @ rotated)
 
 
 @dataclass(frozen=True)
 class System:
-    """The normal equations: (`gram` + l2) s = `right`; the weights are s, or in the dual form xᵀs."""
+    """The normal equations: (`gram` + l2) s = `right`; the weights are s, or in the dual form, which has an `x`, xᵀs."""
 
     mean: Floats
     std: Floats
-    x: torch.Tensor
     gram: torch.Tensor
     right: torch.Tensor
+    x: torch.Tensor | None = None
 
     @classmethod
     def of(cls, features: NDArray[np.floating], labels: NDArray[np.int64], num_classes: int) -> "System":
         """Return the smaller of the two systems for whitened `features` and targets of ±1."""
         mean, std = moments(features)
-        whitened = _whiten(features, mean, std)
-        x, own = torch.from_numpy(whitened), torch.from_numpy(labels)
-        if len(x) < x.shape[1]:
+        own = torch.from_numpy(labels)
+        if len(features) <= len(mean):
+            x = _whiten(features, mean, std)
             targets = torch.full((len(x), num_classes), -1.0, dtype=torch.float64)
             targets[torch.arange(len(x)), own] = 1.0
-            return cls(mean, std, x, torch.from_numpy(whitened @ whitened.T), targets)
-        # y = 2 one-hot - 1, so that xᵀy is sums of rows: no product with a dense matrix of zeros and ones.
-        sums = torch.zeros(num_classes, x.shape[1], dtype=torch.float64).index_add_(0, own, x)
-        right = 2 * sums.T - sums.sum(dim=0)[:, None]
-        return cls(mean, std, x, torch.from_numpy(whitened.T @ whitened), right)  # numpy computes one half of xᵀx
-
-    @property
-    def primal(self) -> bool:
-        """Whether the unknowns are the weights themselves."""
-        return len(self.gram) == self.x.shape[1]
+            return cls(mean, std, torch.from_numpy(x @ x.T), targets, torch.from_numpy(x))
+        # y = 2 one-hot - 1, so that xᵀy is sums of rows: no product with a dense matrix of zeros and ones. In parts, so that
+        # what is whitened is never in memory as a whole.
+        gram, sums = np.zeros((len(mean) + 1,) * 2), torch.zeros(num_classes, len(mean) + 1, dtype=torch.float64)
+        memory = np.empty((min(_PART, len(features)), len(mean) + 1))
+        for start in range(0, len(features), _PART):
+            rows = features[start : start + _PART]
+            x = _whiten(rows, mean, std, memory[: len(rows)])
+            gram += x.T @ x  # numpy computes one half of it
+            sums.index_add_(0, own[start : start + _PART], torch.from_numpy(x))
+        return cls(mean, std, torch.from_numpy(gram), 2 * sums.T - sums.sum(dim=0)[:, None])
 
     def head(self, solution: torch.Tensor) -> LinearHead:
         """Return the head of a solution of the system."""
-        weights = solution if self.primal else self.x.T @ solution
+        weights = solution if self.x is None else self.x.T @ solution
         return LinearHead(self.mean, self.std, weights.numpy())
 
 
@@ -146,15 +148,17 @@ def moments(features: NDArray[np.floating]) -> tuple[Floats, Floats]:
         bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
         what = f"of {len(bad):,} examples are not finite, the first is number {bad[0]}" if len(bad) else "overflow"
         raise DataError("features", what, "check the weights that they are from")
-    squares = np.zeros_like(mean)
+    squares, part = np.zeros_like(mean), np.empty((_ROWS, len(mean)))
     for start in range(0, len(features), _ROWS):
-        squares += np.square(features[start : start + _ROWS] - mean).sum(axis=0)
+        rows = features[start : start + _ROWS]
+        np.subtract(rows, mean, out=part[: len(rows)])  # into the same memory: new pages took most of the time
+        squares += np.einsum("ij,ij->j", part[: len(rows)], part[: len(rows)])
     return mean, np.sqrt(squares / len(features)) + 1e-5
 
 
-def _whiten(features: NDArray[np.floating], mean: Floats, std: Floats) -> Floats:
-    """Return features [n, r] with mean 0 and deviation 1, and the constant: [n, r + 1]."""
-    x = np.empty((len(features), len(mean) + 1))
+def _whiten(features: NDArray[np.floating], mean: Floats, std: Floats, out: Floats | None = None) -> Floats:
+    """Return features [n, r] with mean 0 and deviation 1, and the constant: [n, r + 1], in `out` if that is given."""
+    x = np.empty((len(features), len(mean) + 1)) if out is None else out
     x[:, -1] = BIAS
     for start in range(0, len(features), _ROWS):  # while they are in the processor's cache
         part = x[start : start + _ROWS, :-1]
