@@ -138,6 +138,24 @@ def test_interrupted_it_goes_on_with_what_is_left_and_tasks_can_be_added(asked, 
         run_vtab(other, asked, ["eurosat"], out, studio, resume=True)
 
 
+def test_what_was_finished_before_stays_in_the_result_whatever_is_asked_for(asked, studio, tmp_path):
+    plan, out = plan_vtab(asked, "eurosat"), tmp_path / "out"
+    first = run_vtab(plan, asked, ["eurosat"], out, studio, resume=False)
+    gone = {"eurosat": "get it", "svhn": "get it too"}
+    both = run_vtab(plan, asked, ["dspr-orient"], out, studio, resume=True, missing=gone)
+    assert list(both.tasks) == ["eurosat", "dspr-orient"] and both.tasks["eurosat"] == first.tasks["eurosat"]
+    assert both.missing == {"svhn": "get it too"}
+
+
+def test_a_task_that_is_not_whole_is_refused_before_any_is_trained(asked, studio, tmp_path, monkeypatch):
+    more = {"examples": {**SIZES, "test": 7}}
+    monkeypatch.setitem(entries(), "vtab/dspr-orient", entry("vtab/dspr-orient").model_copy(update=more))
+    plan = plan_vtab(asked, "eurosat")
+    with pytest.raises(DataError, match="has 6 images, expected 7"):
+        run_vtab(plan, asked, ["eurosat", "dspr-orient"], tmp_path / "out", studio, resume=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_missing_is_said_with_how_to_get_it(root):
     here, missing = present(list(all_tasks()))
     assert here == ["eurosat", "dspr-orient"] and len(missing) == 17

@@ -3,7 +3,6 @@
 import json
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -75,8 +74,7 @@ def vtab(
     say(f"vtab     {len(here)} of 19 tasks{tried}")
     say(f"run      {folder}")
     with interruptible(say, "the same command with --resume goes on"):
-        scored = run_vtab(plan, asked, here, folder, Studio(console, say), resume=resume)
-    scored = replace(scored, missing=missing)
+        scored = run_vtab(plan, asked, here, folder, Studio(console, say), resume=resume, missing=missing)
     page = write_files(scored, folder)
     if as_json:
         typer.echo(json.dumps(in_json(scored), indent=2, ensure_ascii=False))

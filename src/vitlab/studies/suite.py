@@ -15,6 +15,7 @@ import numpy as np
 from vitlab import files
 from vitlab.config import Settings, nearest, parse, read_json, to_json
 from vitlab.data.catalog import data_folder, entry, place_of, require
+from vitlab.data.open import refuse_shadowed
 from vitlab.errors import DataError, SettingsError, VitlabError
 from vitlab.evals.interval import bootstrap_interval, wilson_interval
 from vitlab.models.classifier import AnySettings
@@ -176,18 +177,31 @@ def run_suite(
         Interrupted: it was asked to stop; with `resume` it goes on.
     """
     plan, model = plan_suite(asked, command)
+    for data in (data for part in parts for data in PARTS[part]):
+        refuse_shadowed(data)
     plan = keep_plan(out / PLAN, plan, resume)
     work = Work(asked, model, plan.command, out, studio)
-    suite = Suite(plan, model, (), ())
-    for part in parts:
-        for data in PARTS[part]:
-            found = _finished(out, part, data) or _made(work, part, data)
-            if isinstance(found, Result):
-                suite = replace(suite, results=(*suite.results, found))
-            else:
-                suite = replace(suite, left=(*suite.left, found))
-            seen(suite)
+    every = [(part, data) for part in PARTS for data in PARTS[part]]
+    results = {each: result for each in every if (result := _finished(out, *each)) is not None}
+    suite = Suite(plan, model, tuple(results.values()), ())
+    for part, data in every:
+        if part not in parts:
+            continue  # what was finished of it before stays on the page
+        found = results.get((part, data))
+        if found is None or _may_grow(found):
+            found = _made(work, part, data)
+        if isinstance(found, Result):
+            results[part, data] = found
+        else:
+            suite = replace(suite, left=(*suite.left, found))
+        suite = replace(suite, results=tuple(results[each] for each in every if each in results))
+        seen(suite)
     return suite
+
+
+def _may_grow(result: Result) -> bool:
+    """Return whether a finished measurement lacks tasks whose data may have come."""
+    return result.part == "vtab" and bool(result.remarks)
 
 
 def _finished(out: Path, part: str, data: str) -> Result | None:
@@ -206,10 +220,9 @@ def _made(work: Work, part: str, data: str) -> Result | Left:
     except VitlabError as error:
         work.studio.say(f"         failed: {error}")
         return Left(part, data, str(error), failed=True)
-    if part != "vtab" or not result.remarks:  # tasks that are missing may come
-        path = _path(work.out, part, data)
-        path.parent.mkdir(exist_ok=True)
-        files.write_atomic(path, pretty(to_json(result)))
+    path = _path(work.out, part, data)
+    path.parent.mkdir(exist_ok=True)
+    files.write_atomic(path, pretty(to_json(result)))
     return result
 
 
@@ -284,12 +297,12 @@ def _transfer(work: Work, data: str) -> Result:
 def _vtab(work: Work, data: str) -> Result:
     here, missing = present(list(all_tasks()))
     plan = plan_vtab(work.asked, here[0], command=work.command)
-    scored = run_vtab(plan, work.asked, here, work.out / "vtab", work.studio, resume=True)
+    scored = run_vtab(plan, work.asked, here, work.out / "vtab", work.studio, resume=True, missing=missing)
     titles = {row["task"]: row["title"] for row in table9()}
     numbers = [_task(titles[task], outcome, work.model) for task, outcome in scored.tasks.items()]
     scores = [outcome.score for outcome in scored.tasks.values()]
-    if missing:
-        remarks = tuple(f"{task} is missing: {how}" for task, how in missing.items())
+    if scored.missing:
+        remarks = tuple(f"{task} is missing: {how}" for task, how in scored.missing.items())
     else:
         whole = Number(
             name=f"mean of {len(scores)} tasks",

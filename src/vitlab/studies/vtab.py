@@ -17,6 +17,7 @@ from typing import cast
 from vitlab import files
 from vitlab.config import Settings, nearest, parse, read_json, to_json
 from vitlab.data.catalog import Catalogued, data_folder, entries, place_of, require
+from vitlab.data.open import open_data, refuse_shadowed
 from vitlab.errors import DataError, NonFiniteError, SettingsError
 from vitlab.nn.grid import Size
 from vitlab.studies.cell import Outcome, Studio, carry_out, finished, keep_plan
@@ -152,16 +153,28 @@ def plan_vtab(asked: Asked, task: str, lrs: Sequence[float] = (), *, tune: bool 
     )
 
 
-def run_vtab(plan: VtabPlan, asked: Asked, tasks: Sequence[str], out: Path, studio: Studio, *, resume: bool) -> Scored:
-    """Carry out what is left of the plan for `tasks` in the folder `out`, and return what came out of these.
+def run_vtab(
+    plan: VtabPlan,
+    asked: Asked,
+    tasks: Sequence[str],
+    out: Path,
+    studio: Studio,
+    *,
+    resume: bool,
+    missing: Mapping[str, str] | None = None,
+) -> Scored:
+    """Carry out what is left of the plan for `tasks` in the folder `out`, and return what came out of all that are finished there.
 
-    A setting that was chosen once is kept when tasks are added.
+    A setting that was chosen once is kept when tasks are added. `missing` says how to get the data of other tasks.
 
     Raises:
+        DataError: the data of one of the tasks are not whole.
         RunFolderError: the folder holds another plan or something else, or exists and is not to be resumed.
         NonFiniteError: no setting ended with finite numbers, or a task does not with the one that is chosen.
         Interrupted: it was asked to stop; with `resume` it goes on.
     """
+    for task in (task for task in tasks if finished(out / "tasks" / task) is None):
+        _list(task)
     plan = keep_plan(out / PLAN, plan, resume)
     choice = _chosen(plan, asked, tasks, out, studio) if plan.settings[1:] else None
     setting = choice.setting if choice else plan.settings[0]
@@ -173,7 +186,21 @@ def run_vtab(plan: VtabPlan, asked: Asked, tasks: Sequence[str], out: Path, stud
             _settings(divided_as(asked, folder), task, setting), folder, studio
         )
         studio.say(f"         test {outcomes[task].words()}")
-    return Scored(plan, setting, choice, outcomes, {})
+    every = {task: outcomes.get(task) or finished(out / "tasks" / task) for task in all_tasks()}
+    known = {task: outcome for task, outcome in every.items() if outcome is not None}
+    return Scored(plan, setting, choice, known, {task: how for task, how in (missing or {}).items() if task not in known})
+
+
+def _list(task: str) -> None:
+    """Look at the lists of a task's images: data that are not whole are refused before other tasks take hours.
+
+    Raises:
+        DataError: they are not whole, or something else would be taken for them.
+    """
+    refuse_shadowed(f"vtab/{task}")
+    opened = open_data(f"vtab/{task}")
+    for source in (opened.train, *opened.evals.values()):
+        len(source or ())
 
 
 def _settings(asked: Asked, task: str, setting: Setting) -> RunSettings:
