@@ -129,6 +129,13 @@ def test_what_other_parts_gave_before_stays_on_the_page(asked, studio, tmp_path,
     assert made == ["vtab-1k"]  # tasks that are missing may have come
 
 
+@pytest.mark.parametrize("change", ["train.foo=1", "train.lr=0.1"])
+def test_a_setting_that_is_none_is_refused_before_anything_is_made(asked, studio, tmp_path, change):
+    with pytest.raises(SettingsError, match=change.partition("=")[0].rpartition(".")[2]):
+        run_suite(without_vtab(asked, changes=(change,)), ["fewshot"], tmp_path / "out", studio)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_would_be_taken_for_a_data_set_is_refused(asked, studio, tmp_path, monkeypatch):
     (tmp_path / "pets").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -83,7 +83,9 @@ def refuse_shadowed(name: str) -> None:
     """
     if Path(name).exists():
         what = f"would be taken for '{name}' of the catalog"
-        raise DataError(Path(name).absolute(), what, "start it in another folder, with --out and VITLAB_DATA as full paths")
+        raise DataError(
+            Path(name).absolute(), what, "start it in another folder, with --out and VITLAB_DATA as full paths"
+        )
 
 
 def open_splits(name: str) -> dict[str, AnySource]:

@@ -26,7 +26,7 @@ from vitlab.studies.fewshot import measure_data, open_sides
 from vitlab.studies.plan import Asked
 from vitlab.studies.protocol import plan_protocol, run_protocol
 from vitlab.studies.recipe import Origin, expectations, recipes
-from vitlab.studies.vtab import all_tasks, plan_vtab, present, run_vtab, table9
+from vitlab.studies.vtab import all_tasks, plan_vtab, present, run_vtab, table9, usable
 from vitlab.train.run import pretty
 from vitlab.weights.load import find, read
 
@@ -172,13 +172,17 @@ def run_suite(
 ) -> Suite:
     """Make what is left of the measurements of `parts` in the folder `out`; `seen` is given what there is after each.
 
+    What other parts gave before is in it too.
+
     Raises:
-        RequestError: there are no such weights, or the folder holds another plan or something else.
+        RequestError: there are no such weights, a setting is none or a path in the way, or the folder holds another plan or else.
         Interrupted: it was asked to stop; with `resume` it goes on.
     """
     plan, model = plan_suite(asked, command)
     for data in (data for part in parts for data in PARTS[part]):
         refuse_shadowed(data)
+    if asked.changes:
+        plan_protocol(_training(asked, "digits"))  # refuses what is no setting, before anything is computed or kept
     plan = keep_plan(out / PLAN, plan, resume)
     work = Work(asked, model, plan.command, out, studio)
     every = [(part, data) for part in PARTS for data in PARTS[part]]
@@ -280,11 +284,16 @@ def _fewshot(work: Work, data: str) -> Result:
     return Result(part="fewshot", data=data, numbers=tuple(numbers), remarks=remarks)
 
 
-def _transfer(work: Work, data: str) -> Result:
-    asked = replace(work.asked, data=data)
+def _training(asked: Asked, data: str) -> Asked:
+    """Return what is asked of a transfer to `data`."""
+    asked = replace(asked, data=data)
     if asked.steps:  # a recipe refuses a run that is not longer than its warm-up
         asked = replace(asked, changes=(f"train.schedule.warmup_steps={asked.steps // 10}", *asked.changes))
-    _, protocol = plan_protocol(asked, command=work.command)
+    return asked
+
+
+def _transfer(work: Work, data: str) -> Result:
+    _, protocol = plan_protocol(_training(work.asked, data), command=work.command)
     found = run_protocol(protocol, work.out / "transfer" / data, work.studio, resume=True)
     outcomes = list(found.finals.values())
     images = round(outcomes[0].of("count"))
@@ -296,8 +305,11 @@ def _transfer(work: Work, data: str) -> Result:
 
 def _vtab(work: Work, data: str) -> Result:
     here, missing = present(list(all_tasks()))
+    here, wrong = usable(here, (), work.out / "vtab")
+    for task, what in wrong.items():
+        work.studio.say(f"         left out {task}: {what}")
     plan = plan_vtab(work.asked, here[0], command=work.command)
-    scored = run_vtab(plan, work.asked, here, work.out / "vtab", work.studio, resume=True, missing=missing)
+    scored = run_vtab(plan, work.asked, here, work.out / "vtab", work.studio, resume=True, missing=missing | wrong)
     titles = {row["task"]: row["title"] for row in table9()}
     numbers = [_task(titles[task], outcome, work.model) for task, outcome in scored.tasks.items()]
     scores = [outcome.score for outcome in scored.tasks.values()]

@@ -124,6 +124,35 @@ def present(tasks: Sequence[str], named: Sequence[str] = ()) -> tuple[list[str],
     return here, missing
 
 
+def usable(tasks: Sequence[str], named: Sequence[str], out: Path) -> tuple[list[str], dict[str, str]]:
+    """Return those of `tasks` whose data are whole or that are finished in the folder `out`, and what is wrong with the others.
+
+    So that one that cannot be used is known before others take hours.
+
+    Raises:
+        DataError: no task can be used, or one that is `named` by itself cannot.
+    """
+    wrong: dict[str, DataError] = {}
+    for task in tasks:
+        if finished(out / "tasks" / task) is None:
+            try:
+                _list(task)
+            except DataError as error:
+                if task in named or f"vtab/{task}" in named:
+                    raise
+                wrong[task] = error
+    if len(wrong) == len(tasks):
+        raise wrong[tasks[0]]
+    return [task for task in tasks if task not in wrong], {task: str(error) for task, error in wrong.items()}
+
+
+def _list(task: str) -> None:
+    refuse_shadowed(f"vtab/{task}")
+    opened = open_data(f"vtab/{task}")
+    for source in (opened.train, *opened.evals.values()):
+        len(source or ())  # lists it
+
+
 def plan_vtab(asked: Asked, task: str, lrs: Sequence[float] = (), *, tune: bool = False, command: str = "") -> VtabPlan:
     """Return the plan of what is `asked`, as it is for any task, found with the data of `task`.
 
@@ -165,16 +194,13 @@ def run_vtab(
 ) -> Scored:
     """Carry out what is left of the plan for `tasks` in the folder `out`, and return what came out of all that are finished there.
 
-    A setting that was chosen once is kept when tasks are added. `missing` says how to get the data of other tasks.
+    A setting that was chosen once is kept when tasks are added. `missing` says what others lack.
 
     Raises:
-        DataError: the data of one of the tasks are not whole.
         RunFolderError: the folder holds another plan or something else, or exists and is not to be resumed.
         NonFiniteError: no setting ended with finite numbers, or a task does not with the one that is chosen.
         Interrupted: it was asked to stop; with `resume` it goes on.
     """
-    for task in (task for task in tasks if finished(out / "tasks" / task) is None):
-        _list(task)
     plan = keep_plan(out / PLAN, plan, resume)
     choice = _chosen(plan, asked, tasks, out, studio) if plan.settings[1:] else None
     setting = choice.setting if choice else plan.settings[0]
@@ -188,19 +214,9 @@ def run_vtab(
         studio.say(f"         test {outcomes[task].words()}")
     every = {task: outcomes.get(task) or finished(out / "tasks" / task) for task in all_tasks()}
     known = {task: outcome for task, outcome in every.items() if outcome is not None}
-    return Scored(plan, setting, choice, known, {task: how for task, how in (missing or {}).items() if task not in known})
-
-
-def _list(task: str) -> None:
-    """Look at the lists of a task's images: data that are not whole are refused before other tasks take hours.
-
-    Raises:
-        DataError: they are not whole, or something else would be taken for them.
-    """
-    refuse_shadowed(f"vtab/{task}")
-    opened = open_data(f"vtab/{task}")
-    for source in (opened.train, *opened.evals.values()):
-        len(source or ())
+    return Scored(
+        plan, setting, choice, known, {task: how for task, how in (missing or {}).items() if task not in known}
+    )
 
 
 def _settings(asked: Asked, task: str, setting: Setting) -> RunSettings:
