@@ -183,6 +183,12 @@ def test_a_rate_that_diverges_has_lost(asked, studio, tmp_path):
         )
 
 
+def test_a_run_on_everything_that_diverges_says_what_can_be_done(asked, studio, tmp_path):
+    _, protocol = plan_protocol(replace(asked, changes=("train.clip_norm=null",)), (1e30,), seeds=1)
+    with pytest.raises(NonFiniteError, match=r"seeds/0: step \d.*in another --out$"):
+        run_protocol(protocol, tmp_path / "out", studio)
+
+
 def test_of_equal_trials_the_one_with_the_lower_loss_wins(tmp_path):
     def outcome(top1, loss):
         return Outcome(metrics={"dev/top1": top1, "dev/loss": loss})

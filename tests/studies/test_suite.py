@@ -115,6 +115,35 @@ def test_what_is_finished_is_not_measured_again_and_the_rest_is(asked, studio, t
     assert after.results == unbroken.results and len(after.results) == 2
 
 
+def test_what_other_parts_gave_before_stays_on_the_page(asked, studio, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    first = run_suite(asked, ["vtab"], out, studio)
+    seen = []
+    found = run_suite(asked, ["fewshot"], out, studio, resume=True, seen=seen.append)
+    assert [result.part for result in found.results] == ["fewshot", "vtab"] and found.results[1] == first.results[0]
+    assert [[result.part for result in each.results] for each in seen[:1]] == [["vtab"]]  # and at no time was it gone
+    assert "EuroSAT" in write_files(found, out).read_text()
+    made = []
+    monkeypatch.setitem(module.MEASURES, "vtab", lambda _, data: made.append(data) or first.results[0])
+    run_suite(asked, ["vtab"], out, studio, resume=True)
+    assert made == ["vtab-1k"]  # tasks that are missing may have come
+
+
+@pytest.mark.parametrize("change", ["train.foo=1", "train.lr=0.1"])
+def test_a_setting_that_is_none_is_refused_before_anything_is_made(asked, studio, tmp_path, change):
+    with pytest.raises(SettingsError, match=change.partition("=")[0].rpartition(".")[2]):
+        run_suite(without_vtab(asked, changes=(change,)), ["fewshot"], tmp_path / "out", studio)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_would_be_taken_for_a_data_set_is_refused(asked, studio, tmp_path, monkeypatch):
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="would be taken for 'pets' of the catalog"):
+        run_suite(asked, ["fewshot"], tmp_path / "out", studio)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_measurement_that_fails_is_said_and_the_others_go_on(asked, studio, tmp_path, monkeypatch):
     def refused(*_):
         raise DataError("cifar100", "is broken")

@@ -17,7 +17,18 @@ from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import build
 from vitlab.studies.cell import Outcome, Studio
 from vitlab.studies.plan import Asked
-from vitlab.studies.vtab import Scored, Setting, VtabPlan, all_tasks, choose_tasks, plan_vtab, present, run_vtab, table9
+from vitlab.studies.vtab import (
+    Scored,
+    Setting,
+    VtabPlan,
+    all_tasks,
+    choose_tasks,
+    plan_vtab,
+    present,
+    run_vtab,
+    table9,
+    usable,
+)
 from vitlab.studies.vtab_page import as_json, group_means, remarks, table, write_files
 from vitlab.train.loop import Interrupted
 from vitlab.train.progress import Terminal
@@ -136,6 +147,26 @@ def test_interrupted_it_goes_on_with_what_is_left_and_tasks_can_be_added(asked, 
     other = plan_vtab(replace(asked, steps=4), "eurosat")
     with pytest.raises(RunFolderError, match=r"another plan \(train.steps: 3 -> 4"):
         run_vtab(other, asked, ["eurosat"], out, studio, resume=True)
+
+
+def test_what_was_finished_before_stays_in_the_result_whatever_is_asked_for(asked, studio, tmp_path):
+    plan, out = plan_vtab(asked, "eurosat"), tmp_path / "out"
+    first = run_vtab(plan, asked, ["eurosat"], out, studio, resume=False)
+    gone = {"eurosat": "get it", "svhn": "get it too"}
+    both = run_vtab(plan, asked, ["dspr-orient"], out, studio, resume=True, missing=gone)
+    assert list(both.tasks) == ["eurosat", "dspr-orient"] and both.tasks["eurosat"] == first.tasks["eurosat"]
+    assert both.missing == {"svhn": "get it too"}
+
+
+def test_a_task_that_is_not_whole_is_left_out_before_any_is_trained_or_refused_by_name(tmp_path, monkeypatch):
+    more = {"examples": {**SIZES, "test": 7}}
+    monkeypatch.setitem(entries(), "vtab/dspr-orient", entry("vtab/dspr-orient").model_copy(update=more))
+    both = ["eurosat", "dspr-orient"]
+    here, wrong = usable(both, (), tmp_path)
+    assert here == ["eurosat"] and "has 6 images, expected 7" in wrong["dspr-orient"]
+    for tasks, named in ((both, ["vtab/dspr-orient"]), (both[1:], ())):
+        with pytest.raises(DataError, match="has 6 images, expected 7"):
+            usable(tasks, named, tmp_path)
 
 
 def test_what_is_missing_is_said_with_how_to_get_it(root):

@@ -3,7 +3,6 @@
 import json
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +48,7 @@ def vtab(
     """
     from vitlab.studies.cell import Studio
     from vitlab.studies.plan import Asked
-    from vitlab.studies.vtab import choose_tasks, plan_vtab, present, run_vtab
+    from vitlab.studies.vtab import choose_tasks, plan_vtab, present, run_vtab, usable
     from vitlab.studies.vtab_page import as_json as in_json
     from vitlab.studies.vtab_page import remarks, table, write_files
 
@@ -68,15 +67,17 @@ def vtab(
     )
     names = [name.strip() for name in tasks.split(",")] if tasks else []
     here, missing = present(choose_tasks(names), names)
-    plan = plan_vtab(asked, here[0], lr or [], tune=tune, command="vitlab " + shlex.join(sys.argv[1:]))
     folder = out or Path("runs") / f"vtab-{Path(model).resolve().stem}"
+    here, wrong = usable(here, names, folder)
+    plan = plan_vtab(asked, here[0], lr or [], tune=tune, command="vitlab " + shlex.join(sys.argv[1:]))
     console, say = console_and_say()
     tried = f", {len(plan.settings)} settings to choose from" if tune else ""
     say(f"vtab     {len(here)} of 19 tasks{tried}")
+    for task, what in wrong.items():
+        say(f"left out {task}: {what}")
     say(f"run      {folder}")
     with interruptible(say, "the same command with --resume goes on"):
-        scored = run_vtab(plan, asked, here, folder, Studio(console, say), resume=resume)
-    scored = replace(scored, missing=missing)
+        scored = run_vtab(plan, asked, here, folder, Studio(console, say), resume=resume, missing=missing | wrong)
     page = write_files(scored, folder)
     if as_json:
         typer.echo(json.dumps(in_json(scored), indent=2, ensure_ascii=False))

@@ -75,6 +75,19 @@ def open_data(name: str, test_fraction: float = 0.1, seed: int = 0) -> Opened:
     return _opened(Folder(path), folder.find_splits(path), test_fraction, seed)
 
 
+def refuse_shadowed(name: str) -> None:
+    """Refuse the name of a data set of the catalog where there is a path of that name, which `open_data` would open instead.
+
+    Raises:
+        DataError: there is.
+    """
+    if Path(name).exists():
+        what = f"would be taken for '{name}' of the catalog"
+        raise DataError(
+            Path(name).absolute(), what, "start it in another folder, with --out and VITLAB_DATA as full paths"
+        )
+
+
 def open_splits(name: str) -> dict[str, AnySource]:
     """Return the ready splits of the data set `name`, the one to train on first, or all of it as "all".
 

@@ -115,8 +115,10 @@ def _made(settings: RunSettings, folder: Path, studio: Studio, given: Given | No
         else:
             result = run.start(settings, folder, watcher, _nothing, given=given)
     except NonFiniteError as error:
-        if not trial:
-            raise
+        if not trial:  # the plan of a study is kept, so that it cannot be resumed with another rate
+            raise NonFiniteError(
+                folder, f"{error.where}: {error.what}", "give lower rates: --lr, in another --out"
+            ) from error
         return Outcome(diverged=f"diverged at {error.where}: {error.what.partition(';')[0]}")
     names = tuple(f"{name}/" for name in settings.evals)
     return Outcome(metrics={name: value for name, value in result.metrics.items() if name.startswith(names)})

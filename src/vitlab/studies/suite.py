@@ -15,6 +15,7 @@ import numpy as np
 from vitlab import files
 from vitlab.config import Settings, nearest, parse, read_json, to_json
 from vitlab.data.catalog import data_folder, entry, place_of, require
+from vitlab.data.open import refuse_shadowed
 from vitlab.errors import DataError, SettingsError, VitlabError
 from vitlab.evals.interval import bootstrap_interval, wilson_interval
 from vitlab.models.classifier import AnySettings
@@ -25,7 +26,7 @@ from vitlab.studies.fewshot import measure_data, open_sides
 from vitlab.studies.plan import Asked
 from vitlab.studies.protocol import plan_protocol, run_protocol
 from vitlab.studies.recipe import Origin, expectations, recipes
-from vitlab.studies.vtab import all_tasks, plan_vtab, present, run_vtab, table9
+from vitlab.studies.vtab import all_tasks, plan_vtab, present, run_vtab, table9, usable
 from vitlab.train.run import pretty
 from vitlab.weights.load import find, read
 
@@ -171,23 +172,40 @@ def run_suite(
 ) -> Suite:
     """Make what is left of the measurements of `parts` in the folder `out`; `seen` is given what there is after each.
 
+    What other parts gave before is in it too.
+
     Raises:
-        RequestError: there are no such weights, or the folder holds another plan or something else.
+        RequestError: there are no such weights, a setting is none or a path in the way, or the folder holds another plan or else.
         Interrupted: it was asked to stop; with `resume` it goes on.
     """
     plan, model = plan_suite(asked, command)
+    for data in (data for part in parts for data in PARTS[part]):
+        refuse_shadowed(data)
+    if asked.changes:
+        plan_protocol(_training(asked, "digits"))  # refuses what is no setting, before anything is computed or kept
     plan = keep_plan(out / PLAN, plan, resume)
     work = Work(asked, model, plan.command, out, studio)
-    suite = Suite(plan, model, (), ())
-    for part in parts:
-        for data in PARTS[part]:
-            found = _finished(out, part, data) or _made(work, part, data)
-            if isinstance(found, Result):
-                suite = replace(suite, results=(*suite.results, found))
-            else:
-                suite = replace(suite, left=(*suite.left, found))
-            seen(suite)
+    every = [(part, data) for part in PARTS for data in PARTS[part]]
+    results = {each: result for each in every if (result := _finished(out, *each)) is not None}
+    suite = Suite(plan, model, tuple(results.values()), ())
+    for part, data in every:
+        if part not in parts:
+            continue  # what was finished of it before stays on the page
+        found = results.get((part, data))
+        if found is None or _may_grow(found):
+            found = _made(work, part, data)
+        if isinstance(found, Result):
+            results[part, data] = found
+        else:
+            suite = replace(suite, left=(*suite.left, found))
+        suite = replace(suite, results=tuple(results[each] for each in every if each in results))
+        seen(suite)
     return suite
+
+
+def _may_grow(result: Result) -> bool:
+    """Return whether a finished measurement lacks tasks whose data may have come."""
+    return result.part == "vtab" and bool(result.remarks)
 
 
 def _finished(out: Path, part: str, data: str) -> Result | None:
@@ -206,10 +224,9 @@ def _made(work: Work, part: str, data: str) -> Result | Left:
     except VitlabError as error:
         work.studio.say(f"         failed: {error}")
         return Left(part, data, str(error), failed=True)
-    if part != "vtab" or not result.remarks:  # tasks that are missing may come
-        path = _path(work.out, part, data)
-        path.parent.mkdir(exist_ok=True)
-        files.write_atomic(path, pretty(to_json(result)))
+    path = _path(work.out, part, data)
+    path.parent.mkdir(exist_ok=True)
+    files.write_atomic(path, pretty(to_json(result)))
     return result
 
 
@@ -267,11 +284,16 @@ def _fewshot(work: Work, data: str) -> Result:
     return Result(part="fewshot", data=data, numbers=tuple(numbers), remarks=remarks)
 
 
-def _transfer(work: Work, data: str) -> Result:
-    asked = replace(work.asked, data=data)
+def _training(asked: Asked, data: str) -> Asked:
+    """Return what is asked of a transfer to `data`."""
+    asked = replace(asked, data=data)
     if asked.steps:  # a recipe refuses a run that is not longer than its warm-up
         asked = replace(asked, changes=(f"train.schedule.warmup_steps={asked.steps // 10}", *asked.changes))
-    _, protocol = plan_protocol(asked, command=work.command)
+    return asked
+
+
+def _transfer(work: Work, data: str) -> Result:
+    _, protocol = plan_protocol(_training(work.asked, data), command=work.command)
     found = run_protocol(protocol, work.out / "transfer" / data, work.studio, resume=True)
     outcomes = list(found.finals.values())
     images = round(outcomes[0].of("count"))
@@ -283,13 +305,16 @@ def _transfer(work: Work, data: str) -> Result:
 
 def _vtab(work: Work, data: str) -> Result:
     here, missing = present(list(all_tasks()))
+    here, wrong = usable(here, (), work.out / "vtab")
+    for task, what in wrong.items():
+        work.studio.say(f"         left out {task}: {what}")
     plan = plan_vtab(work.asked, here[0], command=work.command)
-    scored = run_vtab(plan, work.asked, here, work.out / "vtab", work.studio, resume=True)
+    scored = run_vtab(plan, work.asked, here, work.out / "vtab", work.studio, resume=True, missing=missing | wrong)
     titles = {row["task"]: row["title"] for row in table9()}
     numbers = [_task(titles[task], outcome, work.model) for task, outcome in scored.tasks.items()]
     scores = [outcome.score for outcome in scored.tasks.values()]
-    if missing:
-        remarks = tuple(f"{task} is missing: {how}" for task, how in missing.items())
+    if scored.missing:
+        remarks = tuple(f"{task} is missing: {how}" for task, how in scored.missing.items())
     else:
         whole = Number(
             name=f"mean of {len(scores)} tasks",

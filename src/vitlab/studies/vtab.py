@@ -17,6 +17,7 @@ from typing import cast
 from vitlab import files
 from vitlab.config import Settings, nearest, parse, read_json, to_json
 from vitlab.data.catalog import Catalogued, data_folder, entries, place_of, require
+from vitlab.data.open import open_data, refuse_shadowed
 from vitlab.errors import DataError, NonFiniteError, SettingsError
 from vitlab.nn.grid import Size
 from vitlab.studies.cell import Outcome, Studio, carry_out, finished, keep_plan
@@ -123,6 +124,35 @@ def present(tasks: Sequence[str], named: Sequence[str] = ()) -> tuple[list[str],
     return here, missing
 
 
+def usable(tasks: Sequence[str], named: Sequence[str], out: Path) -> tuple[list[str], dict[str, str]]:
+    """Return those of `tasks` whose data are whole or that are finished in the folder `out`, and what is wrong with the others.
+
+    So that one that cannot be used is known before others take hours.
+
+    Raises:
+        DataError: no task can be used, or one that is `named` by itself cannot.
+    """
+    wrong: dict[str, DataError] = {}
+    for task in tasks:
+        if finished(out / "tasks" / task) is None:
+            try:
+                _list(task)
+            except DataError as error:
+                if task in named or f"vtab/{task}" in named:
+                    raise
+                wrong[task] = error
+    if len(wrong) == len(tasks):
+        raise wrong[tasks[0]]
+    return [task for task in tasks if task not in wrong], {task: str(error) for task, error in wrong.items()}
+
+
+def _list(task: str) -> None:
+    refuse_shadowed(f"vtab/{task}")
+    opened = open_data(f"vtab/{task}")
+    for source in (opened.train, *opened.evals.values()):
+        len(source or ())  # lists it
+
+
 def plan_vtab(asked: Asked, task: str, lrs: Sequence[float] = (), *, tune: bool = False, command: str = "") -> VtabPlan:
     """Return the plan of what is `asked`, as it is for any task, found with the data of `task`.
 
@@ -152,10 +182,19 @@ def plan_vtab(asked: Asked, task: str, lrs: Sequence[float] = (), *, tune: bool 
     )
 
 
-def run_vtab(plan: VtabPlan, asked: Asked, tasks: Sequence[str], out: Path, studio: Studio, *, resume: bool) -> Scored:
-    """Carry out what is left of the plan for `tasks` in the folder `out`, and return what came out of these.
+def run_vtab(
+    plan: VtabPlan,
+    asked: Asked,
+    tasks: Sequence[str],
+    out: Path,
+    studio: Studio,
+    *,
+    resume: bool,
+    missing: Mapping[str, str] | None = None,
+) -> Scored:
+    """Carry out what is left of the plan for `tasks` in the folder `out`, and return what came out of all that are finished there.
 
-    A setting that was chosen once is kept when tasks are added.
+    A setting that was chosen once is kept when tasks are added. `missing` says what others lack.
 
     Raises:
         RunFolderError: the folder holds another plan or something else, or exists and is not to be resumed.
@@ -173,7 +212,11 @@ def run_vtab(plan: VtabPlan, asked: Asked, tasks: Sequence[str], out: Path, stud
             _settings(divided_as(asked, folder), task, setting), folder, studio
         )
         studio.say(f"         test {outcomes[task].words()}")
-    return Scored(plan, setting, choice, outcomes, {})
+    every = {task: outcomes.get(task) or finished(out / "tasks" / task) for task in all_tasks()}
+    known = {task: outcome for task, outcome in every.items() if outcome is not None}
+    return Scored(
+        plan, setting, choice, known, {task: how for task, how in (missing or {}).items() if task not in known}
+    )
 
 
 def _settings(asked: Asked, task: str, setting: Setting) -> RunSettings:
