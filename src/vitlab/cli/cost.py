@@ -1,6 +1,7 @@
 """`vitlab cost`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +80,7 @@ def cost(
     _show(answer(asked), as_json)
 
 
-def _refuse(given: dict[str, object], what: str, remedy: str) -> None:
+def _refuse(given: Mapping[str, object], what: str, remedy: str) -> None:
     from vitlab.errors import SettingsError
 
     for flag in (flag for flag, value in given.items() if value is not None):

@@ -238,9 +238,15 @@ def open_sides(train: str, test: str | None = None) -> tuple[AnySource, AnySourc
 
 def _same(one: AnySource, other: AnySource) -> bool:
     """Return whether two sources are the same, however their paths are written."""
-    if not isinstance(one, Folder | Table | Shards | WebDataset) or type(one) is not type(other):
+    places = [_real_place(one), _real_place(other)]
+    if type(one) is not type(other) or None in places:
         return one == other
-    return one.part == other.part and os.path.realpath(one.place) == os.path.realpath(other.place)
+    return one.part == other.part and places[0] == places[1]
+
+
+def _real_place(source: AnySource) -> str | None:
+    """Return where the files of a source are, links followed; None where it is known by more than a path."""
+    return os.path.realpath(source.place) if isinstance(source, Folder | Table | Shards | WebDataset) else None
 
 
 def _without(source: AnySource, bad: Mapping[int, ImageError]) -> Source:
