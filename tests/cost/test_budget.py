@@ -41,6 +41,7 @@ def test_a_rate_stands_for_itself_and_for_devices_that_are_not_known():
     budget = parse_budget("4xWonder 1h", rate=100)
     assert (budget.device, budget.rate, budget.exaflops) == ("Wonder", 100e12, pytest.approx(4 * 100e12 * 3600 / 1e18))
     assert parse_budget("H200", rate=100).rate == 100e12
+    assert parse_budget("Wonder 7", rate=100).device == "Wonder 7"
     assert parse_budget("H200").exaflops is None
 
 
@@ -72,7 +73,11 @@ def test_every_device_says_where_its_rate_is_from():
     [
         ("", {}, "is no budget; write it like '8xH200 24h'"),
         ("8xH20O 24h", {}, "the rate of 'H20O' is not known; did you mean 'H200'"),
-        ("8xH200 24", {}, "the rate of 'H200 24' is not known"),
+        ("8xH200 24", {}, "what follows 'H200' in '8xH200 24' is not one time; write it like '8xH200 24h'"),
+        ("8xH200 24", {"rate": 400.0}, "what follows 'H200' in '8xH200 24' is not one time"),
+        ("8xH200 1d 12h", {}, "what follows 'H200' in '8xH200 1d 12h' is not one time"),
+        ("rtx 4090, 24hrs", {}, "what follows 'rtx 4090' in 'rtx 4090, 24hrs' is not one time"),
+        ("8xH200 -1h", {}, "what follows 'H200' in '8xH200 -1h' is not one time"),
         ("24h", {}, "the rate of '24h' is not known"),
         ("0xH200 24h", {}, "is nothing"),
         ("8xH200 0h", {}, "is nothing"),

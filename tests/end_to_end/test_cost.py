@@ -33,6 +33,8 @@ def test_speed_is_measured_told_and_drawn(within, tmp_path):
     assert "inference at 16×16 pixels: " in done.err
     refused = within("cost", "Mini/8", *options)
     assert refused.code == 2 and "speed.svg already exists" in refused.error
+    done = within("cost", "Mini/8", *options[:-1], "again.svg", "--json")
+    assert len(json.loads(done.out)["points"]) == 2 and (tmp_path / "again.svg").exists()
 
 
 def test_an_interrupted_measurement_shows_what_is_there(within, monkeypatch):
@@ -60,6 +62,11 @@ def test_an_interrupted_measurement_shows_what_is_there(within, monkeypatch):
         (("Mini/8", "--train-images", "1M"), ["--epochs: is missing"]),
         (("--budget", "8xH20O 24h"), ["--budget", "did you mean 'H200'?"]),
         (("Mini/8", "--out", "a.png"), ["--out", "add --measure"]),
+        (("Mini/8", "--seconds", 1), ["--seconds", "add --measure"]),
+        (("Mini/8", "--device", "cpu"), ["--device", "add --measure"]),
+        (("Mini/8", "--measure", "--budget", "8xH200 24h"), ["--budget", "--measure finds that of this device"]),
+        (("Mini/8", "--measure", "--rate", 100), ["--rate", "give one of the two"]),
+        (("Mini/8", "--measure", "--utilisation", 0.3), ["--utilisation", "give one of the two"]),
         (("Mini/8", "--measure", "--seconds", 0), ["--seconds"]),
         (("Mini/8", "--measure", "--device", "abacus"), ["--device"]),
         (("--measure",), ["MODEL: is missing"]),

@@ -30,6 +30,8 @@ def test_a_run_on_its_photos_is_measured_and_the_same_again(within, trained, pho
 def test_what_is_asked_wrongly_is_refused(refused, trained, photos):
     refused("fewshot", trained, photos, "--shots", "1,99", words=["class 'cat'", "fewer than 99 shots", "at most 7"])
     refused("fewshot", trained, photos, "--shots", "many", words=["--shots", "write 5, or 1,5,10"])
+    refused("fewshot", trained, photos, "--knn", "", words=["--knn", "write 5, or 1,5,10"])
+    refused("fewshot", trained, photos, f"{photos}/../photos", "--shots", 1, words=["drawn from, too"])
     refused("fewshot", trained, photos, "--l2", "none", words=["--l2", "'none' is no number above zero", "or sweep"])
     refused("fewshot", trained, photos, "--shots", 1, "--knn", 50, words=["--knn", "among 21 training images"])
     refused("fewshot", trained, photos, photos, "--shots", 1, words=["drawn from, too", "leave it out"])

@@ -2,6 +2,7 @@ import logging
 import os
 import shutil
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -113,9 +114,11 @@ def test_a_file_of_the_same_size_and_time_but_other_content_is_another(keep, mak
     assert not np.array_equal(first, changed)
 
 
-def test_a_pack_is_known_by_its_manifest_and_digits_by_their_settings(keep, make_model, photos, tmp_path, monkeypatch):
+def test_digits_and_a_remote_pack_are_known_without_being_read(keep, make_model, photos, tmp_path, monkeypatch):
     pack(str(photos), tmp_path / "packed")
-    model, source = make_model(), Shards(tmp_path / "packed")
+    bucket = fsspec.filesystem("memory")
+    bucket.put(str(tmp_path / "packed"), "/kept/photos", recursive=True)
+    model, source = make_model(), Shards("memory://kept/photos")
     first, _ = keep(model, source)
     np.testing.assert_array_equal(first, extract(model, source, 1))
     some = Subset(Digits(), np.arange(5, 9))
@@ -124,6 +127,26 @@ def test_a_pack_is_known_by_its_manifest_and_digits_by_their_settings(keep, make
     monkeypatch.setattr(kept, "scan", None)  # neither is read to be found again
     assert keep(model, source)[1] == keep(model, some)[1] == 0
     assert keep(model, Subset(Digits(), np.arange(6, 10)))[1] == 4
+    bucket.rm("/kept", recursive=True)
+
+
+def test_a_pack_that_was_damaged_and_repaired_is_not_taken_for_what_it_was(keep, make_model, photos, tmp_path):
+    path = photos / "a" / "0.png"
+    Image.open(path).save(path.with_suffix(".bmp"))
+    path.unlink()
+    pack(str(photos), tmp_path / "packed")
+    model, (shard,) = make_model(), (tmp_path / "packed").glob("shard-*.tar")
+    first, computed = keep(model, Shards(tmp_path / "packed"))
+    whole = shard.read_bytes()
+    pixels = path.with_suffix(".bmp").read_bytes()
+    place = whole.index(pixels) + len(pixels) - 100
+    shard.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+    damaged, again = keep(model, Shards(tmp_path / "packed"))
+    assert (computed, again) == (6, 6) and not np.array_equal(first, damaged)
+    shard.write_bytes(whole)
+    repaired, none = keep(model, Shards(tmp_path / "packed"))
+    assert none == 0
+    np.testing.assert_array_equal(repaired, first)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other", "rows"])

@@ -37,6 +37,14 @@ def test_the_head_is_where_the_gradient_is_zero(l2):
     np.testing.assert_allclose(fit(train, 3, l2, start=fit(train, 3, 0.1)).weights, head.weights, atol=1e-3)
 
 
+@pytest.mark.parametrize("l2", [1e-5, 1e-6])
+def test_a_weak_regulariser_is_followed_to_its_end(l2):
+    """Of images that are told apart without error the weights grow until it stops them: the likelihood alone is flat there."""
+    train = clouds(60, 7, width=80, noise=2.0)
+    head = fit(train, 3, l2)
+    assert np.abs(gradient(train, head, 3, l2)).max() < 0.01 * l2 * np.abs(head.weights[:-1]).max()
+
+
 def test_pieces_change_nothing(monkeypatch):
     train = clouds(50, 1)
     whole = fit(train, 3, 0.1).weights

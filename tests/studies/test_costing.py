@@ -105,6 +105,8 @@ def test_a_folder_of_nothing_is_refused(tmp_path):
 def test_numbers_in_words():
     assert [count(number) for number in (303e6, 1_281_167, 60_000, 12, 1e10)] == ["303M", "1.28M", "60k", "12", "10B"]
     assert [figure(number) for number in (1567.2, 12.44, 0.00032)] == ["1,567", "12.4", "0.00032"]
+    assert [figure(number) for number in (999.4, 999.7)] == ["999", "1,000"]
+    assert [count(number) for number in (999_600, 999_400, 2e12)] == ["1M", "999k", "2,000B"]
     assert [duration(hours) for hours in (1 / 90, 1.5, 76, 24 * 3652.5)] == [
         "40 s",
         "1 h 30 min",

@@ -111,6 +111,20 @@ def test_a_data_set_is_tested_on_its_own_split_and_never_on_itself():
         open_sides("digits", "digits")
 
 
+def test_the_same_folder_by_another_name_is_the_same(tmp_path, monkeypatch):
+    for split in ("training", "test"):
+        for name in "ab":
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for number in range(2):
+                (tmp_path / "data" / split / name / f"{number}.png").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "data/training")
+    monkeypatch.chdir(tmp_path)
+    for train, test in (("data", "data/training"), ("data/training", "link"), ("link", f"{tmp_path}/data/training")):
+        with pytest.raises(DataError, match="is what the images are drawn from, too"):
+            open_sides(train, test)
+    assert len(open_sides("data", "data/test")[1]) == len(open_sides("data", "data")[1]) == 4
+
+
 def test_bad_images_are_left_out_where_that_is_asked_for(make_model, tmp_path):
     from PIL import Image
 

@@ -1,6 +1,7 @@
 """`vitlab cost`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +45,9 @@ def cost(
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure images/s and the largest batch here, in inference and training.")
     ] = False,
-    seconds: Annotated[float, typer.Option(help="How long --measure takes for each of its figures.")] = 10.0,
+    seconds: Annotated[
+        float | None, typer.Option(help="How long --measure takes for each of its figures. Default: 10.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Draw what was measured: a new .png, .svg or .pdf file.")] = None,
     device: options.Device = "auto",
     as_json: options.Json = False,
@@ -66,14 +69,22 @@ def cost(
         utilisation=utilisation,
     )
     if measure:
-        _measure(asked, seconds, device, out, as_json)
+        stated = {"--budget": budget, "--rate": rate, "--utilisation": utilisation}
+        _refuse(stated, "is of a rate that is stated, and --measure finds that of this device", "give one of the two")
+        _measure(asked, 10.0 if seconds is None else seconds, device, out, as_json)
         return
-    from vitlab.errors import SettingsError
     from vitlab.studies.affordable import answer
 
-    if out is not None:
-        raise SettingsError("--out", "draws what --measure measures", "add --measure")
+    measuring = {"--out": out, "--seconds": seconds, "--device": None if device == "auto" else device}
+    _refuse(measuring, "is for what --measure measures", "add --measure")
     _show(answer(asked), as_json)
+
+
+def _refuse(given: Mapping[str, object], what: str, remedy: str) -> None:
+    from vitlab.errors import SettingsError
+
+    for flag in (flag for flag, value in given.items() if value is not None):
+        raise SettingsError(flag, what, remedy)
 
 
 def _measure(asked: "Asked", seconds: float, device: str, out: Path | None, as_json: bool) -> None:
@@ -100,8 +111,8 @@ def _measure(asked: "Asked", seconds: float, device: str, out: Path | None, as_j
         interrupted = True
     measured = Measured(found.name, models, bench, points, found.training)
     _show(measured, as_json)
-    if out is not None and points and not as_json:
-        typer.echo(f"figure   {save_picture(measured.drawing(), out)}")
+    if out is not None and points:
+        typer.echo(f"figure   {save_picture(measured.drawing(), out)}", err=as_json)
     if interrupted:
         raise KeyboardInterrupt
 

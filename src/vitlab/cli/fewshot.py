@@ -38,7 +38,7 @@ def fewshot(
     Features are computed once and kept in ~/.cache/vitlab/features (or $VITLAB_CACHE): another number of shots takes seconds.
     """
     counts = options.parse_counts(shots, "--shots")
-    nearest = options.parse_counts(knn, "--knn") if knn else ()
+    nearest = () if knn is None else options.parse_counts(knn, "--knn")
 
     from vitlab.cli.bar import bar
     from vitlab.studies.evaluation import Reading

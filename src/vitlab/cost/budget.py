@@ -105,6 +105,7 @@ def parse_budget(text: str, utilisation: float | None = None, rate: float | None
     count, hours = int(found["count"] or 1), _hours(found["time"], found["unit"])
     if count < 1 or hours == 0:
         raise SettingsError("--budget", f"'{text}' is nothing", EXAMPLE)
+    _refuse_more(found["device"], text)
     if rate is not None and utilisation is not None:
         raise SettingsError(
             "--utilisation", "contradicts --rate, which is what a device reaches", "give one of the two"
@@ -117,6 +118,15 @@ def parse_budget(text: str, utilisation: float | None = None, rate: float | None
         raise SettingsError("--utilisation", f"{share:g} is no share", "give a number above 0 and up to 1, as 0.4")
     basis = f"{100 * share:g} % of {device.tflops:g} TFLOP/s a device ({device.precision}, {device.source})"
     return Budget(count, device.name, share * device.tflops * TERA, hours, basis)
+
+
+def _refuse_more(device: str, text: str) -> None:
+    """Refuse a number behind the name of a known device: a time without its unit, or two of them."""
+    words, known = re.split(r"[\s,]+", device), {_plain(each.name) for each in devices()}
+    for place in (place for place in range(1, len(words)) if re.match(r"[+-]?\d", words[place])):
+        name = " ".join(words[:place])
+        if _plain(name) in known and _plain(device) not in known:
+            raise SettingsError("--budget", f"what follows '{name}' in '{text}' is not one time", EXAMPLE)
 
 
 def _hours(number: str | None, unit: str | None) -> float | None:

@@ -30,6 +30,7 @@ from vitlab.data.preprocess import ImageSpec
 from vitlab.data.scan import scan
 from vitlab.data.shards import Shards
 from vitlab.data.source import Example, Source, Subset, name_of
+from vitlab.data.store import is_address
 from vitlab.errors import DataError, ImageError, WeightsError
 from vitlab.evals.features import Seen, stream
 from vitlab.models.classifier import Classifier
@@ -150,14 +151,15 @@ def _contents(source: Source, spec: ImageSpec, workers: int) -> tuple[Digests, b
 def _fixed(source: Source) -> tuple[str, NDArray[np.int64]] | None:
     """Return a name that fixes the content, and the places of the examples in it, where that is known without reading them.
 
-    It is so of generated images, and of a pack, whose manifest has the checksum of its shards' checksums.
+    It is so of generated images, and of a remote pack, whose manifest has the checksum of its shards' checksums. Those of a pack
+    on a disk are read: what is damaged there, and repaired later, is not what its manifest says.
     """
     if isinstance(source, Subset):
         whole = _fixed(source.source)
         return None if whole is None else (whole[0], whole[1][source.indices])
     if isinstance(source, Digits | Fractals):
         return json.dumps(to_json(source)), np.arange(len(source))
-    if isinstance(source, Shards):
+    if isinstance(source, Shards) and is_address(source.path):
         manifest = source.listing.manifest
         return f"pack {manifest.index_sha256} {manifest.sums_sha256}", source.indices
     return None

@@ -210,13 +210,13 @@ def _training(
 
 def figure(number: float) -> str:
     """Return a number for people, of three figures or whole: "1,567", "12.4", "0.00032"."""
-    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
+    return f"{number:,.0f}" if number >= 999.5 else f"{number:.3g}"
 
 
 def count(number: float) -> str:
     """Return a number of things for people: "303M", "1.28M", "60k"."""
-    mark, scale = next(((mark, scale) for mark, scale in SCALES.items() if number >= scale), ("", 1))
-    return f"{number / scale:.3g}{mark}"
+    mark, scale = next(((mark, scale) for mark, scale in SCALES.items() if number >= 0.9995 * scale), ("", 1))
+    return f"{figure(number / scale)}{mark}"
 
 
 def megabytes(size: float) -> str:

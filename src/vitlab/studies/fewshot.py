@@ -1,5 +1,6 @@
 """How good frozen features are: linear heads in closed form on a few images a class, a linear probe, nearest neighbours."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,8 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.check import find_bad_images
+from vitlab.data.folder import Folder
 from vitlab.data.open import AnySource, open_data
+from vitlab.data.shards import Shards
 from vitlab.data.source import Source, Subset
+from vitlab.data.table import Table
+from vitlab.data.webdataset import WebDataset
 from vitlab.errors import DataError, ImageError, SettingsError
 from vitlab.evals.features import Labelled
 from vitlab.evals.fewshot import L2, SWEEP, best_by_rank, check_l2s, check_shots, choose, matched_labels, solve, sweep
@@ -226,9 +231,22 @@ def open_sides(train: str, test: str | None = None) -> tuple[AnySource, AnySourc
     sides = opened.whole or opened.train, evaluation_source(test)
     if sides[0] is None:
         raise DataError(train, "has nothing to draw images from", "add a train folder beside the others")
-    if sides[0] == sides[1]:
+    if _same(sides[0], sides[1]):
         raise DataError(test, "is what the images are drawn from, too", "leave it out: a tenth of it is held back")
     return sides[0], sides[1]
+
+
+def _same(one: AnySource, other: AnySource) -> bool:
+    """Return whether two sources are the same, however their paths are written."""
+    places = [_real_place(one), _real_place(other)]
+    if type(one) is not type(other) or None in places:
+        return one == other
+    return one.part == other.part and places[0] == places[1]
+
+
+def _real_place(source: AnySource) -> str | None:
+    """Return where the files of a source are, links followed; None where it is known by more than a path."""
+    return os.path.realpath(source.place) if isinstance(source, Folder | Table | Shards | WebDataset) else None
 
 
 def _without(source: AnySource, bad: Mapping[int, ImageError]) -> Source:
