@@ -13,7 +13,8 @@ from tests.end_to_end.conftest import environment
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("size", [ODD, pytest.param(SQUARE, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [ODD, SQUARE], ids=str)
 def test_every_model_exports_with_a_batch_of_any_size(size):
     sources = os.pathsep.join([str(ROOT), str(Path(vitlab.__file__).parents[1])])
     command = [sys.executable, "-m", "tests.contract.exporting", str(size.height), str(size.width)]

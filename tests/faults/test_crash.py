@@ -44,7 +44,7 @@ def check(runs, straight, folder, kills, steps, luck):
         assert name in expected
 
 
-@pytest.mark.parametrize("luck", [0, 1])
+@pytest.mark.parametrize("luck", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(runs, straight, tmp_path, luck):
     check(runs, straight, tmp_path / "run", kills=7, steps=60, luck=luck)
 

@@ -15,6 +15,7 @@ from vitlab.models.classifier import build
 from vitlab.studies import suite as module
 from vitlab.studies.cell import Studio
 from vitlab.studies.plan import Asked
+from vitlab.studies.protocol import plan_protocol
 from vitlab.studies.suite import Suite, choose_parts, published, run_suite
 from vitlab.studies.suite_page import as_json, lines, rows, write_files
 from vitlab.weights.save import save
@@ -47,6 +48,14 @@ def data(root, monkeypatch, tmp_path):
     cut = {"train800val200": "train[:12]", "test": "test[:6]"}
     examples = {"slices": cut, "examples": small["cifar100"]}
     monkeypatch.setitem(entries(), "vtab/cifar100", entry("vtab/cifar100").model_copy(update=examples))
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Let the protocol have one trial and two runs of each data set."""
+    monkeypatch.setattr(
+        module, "plan_protocol", lambda asked, command="": plan_protocol(asked, (0.01, 0.03), 2, command)
+    )
 
 
 @pytest.fixture
@@ -83,7 +92,7 @@ def test_what_the_data_allow_is_measured_and_the_rest_is_said(asked, studio, tmp
     shots = measured["fewshot", "cifar100"]
     assert [number.name for number in shots.numbers] == ["1 image a class"] and "too few" in shots.remarks[0]
     (number,) = measured["transfer", "cifar10"].numbers
-    assert number.runs == 3 and number.deviation is not None and number.images == 3
+    assert number.runs == 2 and number.deviation is not None and number.images == 3
     assert number.interval == pytest.approx(wilson_interval(number.value, 3))
     tasks = measured["vtab", "vtab-1k"]
     assert [number.name for number in tasks.numbers] == ["CIFAR-100", "EuroSAT"] and len(tasks.remarks) == 17
