@@ -2,13 +2,13 @@
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vitlab.config import parse, read_json
 from vitlab.cost.budget import Budget, parse_budget
-from vitlab.cost.flops import PASSES, Cost, cost, resized
+from vitlab.cost.flops import PASSES, Cost, cost, exaflops_of, resized
 from vitlab.cost.memory import FLOAT, bytes_per_image, forward_bytes_per_image
 from vitlab.errors import SettingsError
 from vitlab.models.catalog import settings_for
@@ -139,8 +139,8 @@ def costed(asked: Asked) -> Costed:
         if asked.rate is not None and asked.budget is None:
             raise SettingsError("--rate", "is for the time of a training", "give --train-images and --epochs")
         return Costed(asked.model, settings, found, None, budget)
-    with_it = cost(settings, train_images=images, epochs=epochs)
-    return Costed(asked.model, settings, with_it, Training(images, epochs, with_it.exaflops or 0.0), budget)
+    exaflops = exaflops_of(found.macs, images, epochs) or 0.0
+    return Costed(asked.model, settings, replace(found, exaflops=exaflops), Training(images, epochs, exaflops), budget)
 
 
 def as_asked(settings: AnySettings, asked: Asked) -> AnySettings:

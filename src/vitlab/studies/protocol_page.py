@@ -1,11 +1,11 @@
 """What a transfer by the paper's protocol came to: lines for people, JSON for programs, and both as files in its folder."""
 
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from vitlab import files
 from vitlab.config import to_json
+from vitlab.evals.interval import over_runs
 from vitlab.studies.cell import JUDGED_BY
 from vitlab.studies.protocol import DEV, Found
 from vitlab.studies.recipe import Expected, recipes
@@ -34,8 +34,8 @@ def as_json(found: Found) -> dict[str, Any]:
         "images": int(next(iter(found.finals.values())).of("count")),
         "seeds": {str(seed): to_json(outcome) for seed, outcome in found.finals.items()},
         "scores": scores,
-        "mean": mean(scores),
-        "deviation": stdev(scores) if len(scores) > 1 else None,
+        "mean": over_runs(scores).mean,
+        "deviation": over_runs(scores).std,
         "average": settings.train.average,
         "published": [to_json(row) for row in _published(found)],
         "evaluated": name,
@@ -100,7 +100,8 @@ def _count(found: Found) -> int:
 
 
 def _mean(scores: list[float]) -> str:
-    return f"{100 * mean(scores):.2f}{_plus(100 * stdev(scores)) if len(scores) > 1 else ''} %"
+    found = over_runs(scores)
+    return f"{100 * found.mean:.2f}{'' if found.std is None else _plus(100 * found.std)} %"
 
 
 def _plus(deviation: float | None) -> str:
@@ -111,8 +112,7 @@ def _published(found: Found) -> list[Expected]:
     """Return the published results of the same network and recipe, from whatever weights."""
     settings = found.protocol.settings
     known = recipes().get(settings.recipe)
-    rows = [row for row in (known.expected if known else ()) if row.pretrained in recipes()]
-    return [row for row in rows if recipes()[row.pretrained].model_for(settings.model) and "ReaL" not in row.on]
+    return [row for row in (known.expected if known else ()) if row.is_of(settings.model) and "ReaL" not in row.on]
 
 
 def _origin(row: Expected) -> str:

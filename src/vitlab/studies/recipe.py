@@ -94,6 +94,11 @@ class Expected(Settings):
     note: str
     source: str
 
+    def is_of(self, settings: AnySettings) -> bool:
+        """Return whether it was measured with the network of `settings`, whatever its image size and head."""
+        known = recipes().get(self.pretrained)
+        return known is not None and known.model_for(settings) is not None
+
 
 class Recipe(Settings):
     """A published way to train, or ours: the data it was made for, its settings, and where each of them is from.

@@ -180,17 +180,24 @@ def _fits_gpu(settings: RunSettings, device: torch.device) -> Callable[[int], bo
     def fits(size: int) -> bool:
         training = settings.train.model_copy(update={**plain, "batch_size": size})
         torch.cuda.reset_peak_memory_stats(device)
-        try:
-            _try_steps(settings.model, training, device)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        finally:
-            torch.cuda.empty_cache()
-        return torch.cuda.max_memory_reserved(device) <= limit
+        done = fits_gpu(lambda: _try_steps(settings.model, training, device))
+        return done and torch.cuda.max_memory_reserved(device) <= limit
 
     return fits
+
+
+def fits_gpu(work: Callable[[], object]) -> bool:
+    """Return whether `work` is done on a GPU before the memory there ends; what it took is given back."""
+    try:
+        work()
+        torch.cuda.synchronize()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        torch.cuda.empty_cache()
+    return True
 
 
 def _try_steps(model: AnySettings, settings: TrainSettings, device: torch.device) -> None:

@@ -17,7 +17,7 @@ from vitlab.data.batch import Batch
 from vitlab.errors import SettingsError
 from vitlab.models.classifier import AnySettings, Classifier, build
 from vitlab.nn.grid import Size
-from vitlab.studies.resources import SPARE, is_out_of_memory, largest
+from vitlab.studies.resources import SPARE, fits_gpu, largest
 from vitlab.train.config import TrainSettings
 from vitlab.train.meter import matrix_rate
 from vitlab.train.optimizer import Adam
@@ -125,7 +125,7 @@ def _point(settings: AnySettings, mode: Mode, bench: Bench) -> Point:
         return Point(size, mode, largest_batch=0, left_out="not one image fits the memory")
     prepare = PREPARED[mode](build(settings).to(bench.device), bench)
     if bench.device.type == "cuda":
-        limit = largest(BATCHES, lambda batch: _fits(prepare, batch)) or 0
+        limit = largest(BATCHES, lambda batch: fits_gpu(lambda: _two_steps(prepare, batch))) or 0
         torch.cuda.reset_peak_memory_stats(bench.device)
     tried = sweep(prepare, BATCHES[-1] if limit is None else limit, bench)
     if not tried:
@@ -223,17 +223,8 @@ def _estimated(settings: AnySettings, mode: Mode, bench: Bench) -> int | None:
     return max(0, int((SPARE * there - one) // (two - one)) + 1)
 
 
-def _fits(prepare: Prepare, batch: int) -> bool:
-    """Return whether two steps of so many images can be made, of which the second has all that an optimizer keeps."""
-    try:
-        run = prepare(batch)
-        for _ in range(2):
-            run()
-        torch.cuda.synchronize()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    finally:
-        torch.cuda.empty_cache()
-    return True
+def _two_steps(prepare: Prepare, batch: int) -> None:
+    """Make two steps of so many images, of which the second has all that an optimizer keeps."""
+    run = prepare(batch)
+    for _ in range(2):
+        run()

@@ -8,7 +8,7 @@ again; one that cannot be made is left out with its reason, and the others go on
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from vitlab.config import Settings, nearest, parse, read_json, to_json
 from vitlab.data.catalog import data_folder, entry, place_of, require
 from vitlab.data.open import refuse_shadowed
 from vitlab.errors import DataError, SettingsError, VitlabError
-from vitlab.evals.interval import bootstrap_interval, wilson_interval
+from vitlab.evals.interval import bootstrap_interval, over_runs, wilson_interval
 from vitlab.models.classifier import AnySettings
 from vitlab.studies.cell import Outcome, Studio, keep_plan
 from vitlab.studies.evaluation import Reading, evaluate_model
@@ -25,7 +25,7 @@ from vitlab.studies.fewshot import Protocol as FewShot
 from vitlab.studies.fewshot import measure_data, open_sides
 from vitlab.studies.plan import Asked
 from vitlab.studies.protocol import plan_protocol, run_protocol
-from vitlab.studies.recipe import Origin, expectations, recipes
+from vitlab.studies.recipe import Origin, expectations
 from vitlab.studies.vtab import all_tasks, plan_vtab, present, run_vtab, table9, usable
 from vitlab.train.run import pretty
 from vitlab.weights.load import find, read
@@ -344,16 +344,15 @@ def _share(name: str, value: float, images: int, rows: tuple[Published, ...]) ->
 
 
 def _over_runs(name: str, scores: list[float], images: int, rows: tuple[Published, ...]) -> Number:
-    spread = stdev(scores) if len(scores) > 1 else None
-    number = _share(name, mean(scores), images, rows)
-    return number.model_copy(update={"deviation": spread, "runs": len(scores)})
+    found = over_runs(scores)
+    number = _share(name, found.mean, images, rows)
+    return number.model_copy(update={"deviation": found.std, "runs": found.runs})
 
 
 def published(on: str, model: AnySettings) -> tuple[Published, ...]:
     """Return the paper's numbers `on` a data set for the network of `model`; for one that it has not, those of its largest."""
-    rows = [row for row in expectations() if row.on == on and row.pretrained in recipes()]
-    alike = [row for row in rows if recipes()[row.pretrained].model_for(model)]
-    chosen = alike or [row for row in rows if row.pretrained == LARGEST]
+    rows = [row for row in expectations() if row.on == on]
+    chosen = [row for row in rows if row.is_of(model)] or [row for row in rows if row.pretrained == LARGEST]
     return tuple(
         Published(
             model=row.pretrained,
