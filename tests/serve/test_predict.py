@@ -56,12 +56,19 @@ def test_a_path_bytes_and_pixels_of_one_image_give_one_answer(predictor, images,
     assert all(np.array_equal(answers[0].probabilities, other.probabilities) for other in answers[1:])
 
 
+def test_the_features_are_what_the_head_reads(predictor, images):
+    features = np.stack([prediction.features for prediction in predictor.predict(images)])
+    logits = predictor.model.head(torch.from_numpy(features))
+    found = np.stack([prediction.probabilities for prediction in predictor.predict(images)])
+    np.testing.assert_allclose(logits.softmax(dim=1).detach().numpy(), found, rtol=1e-5)
+
+
 def test_no_images_give_no_answers(predictor):
     assert predictor.predict([]) == []
 
 
 def test_the_best_come_first_and_equals_keep_the_order_of_the_classes():
-    prediction = Prediction(CLASSES, np.array([0.25, 0.5, 0.25], np.float32))
+    prediction = Prediction(CLASSES, np.array([0.25, 0.5, 0.25], np.float32), np.zeros(4, np.float32))
     assert prediction.top(2) == [("bee", 0.5), ("ant", 0.25)]
     assert [name for name, _ in prediction.top(99)] == ["bee", "ant", "cat"]
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from vitlab.data.labels import Probabilities
 from vitlab.data.preprocess import ImageSpec
 from vitlab.models import resnet, vit
 from vitlab.models.resnet import ResNet, ResNetSettings
@@ -72,7 +73,12 @@ def resize(name: str, values: Tensor, old: AnySettings, new: AnySettings) -> Ten
 
 def probabilities_of(model: Classifier, logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
     """Return the probability of every class, as `model.probabilities` says: of one class in each image, or of each by itself."""
-    return logits.float().sigmoid() if model.probabilities == "sigmoid" else functional.softmax(logits.float(), dim=1)
+    return to_probabilities(logits, model.probabilities)
+
+
+def to_probabilities(logits: Float[Tensor, "b k"], kind: Probabilities) -> Float[Tensor, "b k"]:
+    """Return the probability of every class: of one class in each image ("softmax"), or of each by itself ("sigmoid")."""
+    return logits.float().sigmoid() if kind == "sigmoid" else functional.softmax(logits.float(), dim=1)
 
 
 def head_of(model: Classifier) -> str:

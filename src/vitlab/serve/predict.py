@@ -10,22 +10,28 @@ from numpy.typing import NDArray
 
 from vitlab.data.batch import collate
 from vitlab.data.image import Picture
+from vitlab.data.labels import Probabilities
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Pixels
 from vitlab.errors import DataError, WeightsError
-from vitlab.models.classifier import Classifier, probabilities_of
+from vitlab.models.classifier import Classifier, to_probabilities
+from vitlab.serve.engine import Eager, Engine
 from vitlab.weights.load import load
 
 BATCH_SIZE = 16
-"""Every batch is padded to this many rows, so that an image's answer does not depend on those beside it."""
+"""Every batch is padded to one size, so that an image's answer does not depend on those beside it; this is the usual one."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The probabilities [k] of one image: their sum is 1, unless the model is for images of several classes or none."""
+    """The probabilities [k] of one image, and the features [r] that the head read.
+
+    The sum of the probabilities is 1, unless the model is for images of several classes or none.
+    """
 
     classes: tuple[str, ...]
     probabilities: NDArray[np.float32]
+    features: NDArray[np.float32]
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """Return the `k` most probable classes with their probabilities, best first."""
@@ -34,13 +40,20 @@ class Prediction:
 
 
 class Predictor:
-    """A model ready to answer, with the preparation and the class names that belong to its weights."""
+    """A model ready to answer, with the preparation of images (`spec`) and the class names that belong to its weights.
 
-    def __init__(self, model: Classifier) -> None:
+    `engine` runs the model, always on `batch_size` images at once.
+    """
+
+    def __init__(self, model: Classifier, batch_size: int = BATCH_SIZE) -> None:
         if not model.settings.num_classes:
             raise WeightsError("model", "has no head", "fine-tune it first")
         self.model = model.eval()
+        self.engine: Engine = Eager(model)
+        self.spec: ImageSpec = model.image_spec
         self.classes = model.classes or tuple(str(index) for index in range(model.settings.num_classes))
+        self.probabilities: Probabilities = model.probabilities
+        self.batch_size = batch_size
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "Predictor":
@@ -65,8 +78,8 @@ class Predictor:
         Raises:
             ImageError: an image cannot be decoded, or must not be.
         """
-        starts = range(0, len(images), BATCH_SIZE)
-        batches = ([self.prepare(image) for image in images[start : start + BATCH_SIZE]] for start in starts)
+        starts = range(0, len(images), self.batch_size)
+        batches = ([self.prepare(image) for image in images[start : start + self.batch_size]] for start in starts)
         return [prediction for batch in batches for prediction in self.answer(batch)]
 
     def prepare(self, image: str | Path | bytes | Pixels) -> Pixels:
@@ -75,18 +88,17 @@ class Predictor:
         Raises:
             ImageError: the image cannot be decoded, or must not be.
         """
-        spec = self.model.image_spec
-        return spec.prepare(read_image(image, spec))
+        return self.spec.prepare(read_image(image, self.spec))
 
-    @torch.inference_mode()
     def answer(self, prepared: Sequence[Pixels]) -> list[Prediction]:
-        """Return the predictions for at most `BATCH_SIZE` prepared images, in order."""
+        """Return the predictions for at most `batch_size` prepared images, in order."""
         if not prepared:
             return []
-        batch = collate(prepared, [0] * len(prepared), [""] * len(prepared), BATCH_SIZE)
-        images = self.model.image_spec.normalise(batch.images.to(next(self.model.parameters()).device))
-        rows = probabilities_of(self.model, self.model(images)).cpu().numpy()[: len(prepared)]
-        return [Prediction(self.classes, row) for row in rows]
+        batch = collate(prepared, [0] * len(prepared), [""] * len(prepared), self.batch_size)
+        outputs = self.engine.run(batch.images)
+        rows = to_probabilities(torch.from_numpy(outputs.logits), self.probabilities).numpy()
+        count = len(prepared)
+        return [Prediction(self.classes, *row) for row in zip(rows[:count], outputs.features[:count], strict=True)]
 
 
 def read_image(image: str | Path | bytes | Pixels, spec: ImageSpec) -> Picture:

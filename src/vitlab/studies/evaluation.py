@@ -19,7 +19,7 @@ from vitlab.errors import BadImagesError, DataError, ImageError, SettingsError, 
 from vitlab.evals.classify import AnyPredictions, classify, labels_for
 from vitlab.evals.paired import Paired, compare, refuse_other_classes
 from vitlab.models.classifier import Classifier
-from vitlab.serve.predict import BATCH_SIZE, Prediction, Predictor
+from vitlab.serve.predict import Prediction, Predictor
 from vitlab.studies.plan import choose_device, evaluation_source
 from vitlab.studies.recipe import RunSettings
 from vitlab.weights.load import load
@@ -218,12 +218,12 @@ def predict_files(
         BadImagesError: some images cannot be decoded; each is named.
     """
     predictor = Predictor.load(model, choose_device(device))
-    predictor.model.image_spec = reading.apply(predictor.model.image_spec)
+    predictor.spec = reading.apply(predictor.spec)
     files = [file for path in paths for file in _images_at(path)]
     bad: list[ImageError] = []
-    for start in range(0, len(files), BATCH_SIZE):
+    for start in range(0, len(files), predictor.batch_size):
         prepared: list[tuple[Path, Pixels]] = []
-        for file in files[start : start + BATCH_SIZE]:
+        for file in files[start : start + predictor.batch_size]:
             try:
                 prepared.append((file, predictor.prepare(file)))
             except ImageError as error:
