@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vitlab.inspection.attention import attention_by_layer
-from vitlab.inspection.distance import attention_distance, patch_distances
+from vitlab.inspection.distance import attention_distance, even_distance, patch_distances
 from vitlab.nn.grid import Grid, Size
 from vitlab.nn.pooling import Mean
 
@@ -31,8 +31,9 @@ def test_what_goes_to_the_class_token_and_registers_is_not_shared_out(make_model
     images = torch.randn(2, 3, 8, 12)
     even = patch_distances(Grid(2, 6), Size(4, 2)).mean()
     for changes, prefix in (({"pool": Mean()}, 0), ({}, 1), ({"registers": 3}, 4)):
-        found = attention_distance(blind(make_model(**sizes, **changes)), images)
-        torch.testing.assert_close(found, (even * 12 / (12 + prefix)).expand(2, 2, 2))
+        model = blind(make_model(**sizes, **changes))
+        torch.testing.assert_close(attention_distance(model, images), (even * 12 / (12 + prefix)).expand(2, 2, 2))
+        assert even_distance(model) == pytest.approx(float(even) * 12 / (12 + prefix))
 
 
 def test_a_distance_is_the_mean_over_patches_of_the_weighted_distance(make_model):

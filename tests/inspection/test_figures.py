@@ -137,7 +137,7 @@ def test_maps_of_zeros_and_of_any_grid_are_drawn():
     for shape in ((1, 1, 1, 1), (2, 3, 1, 5), (30, 2, 4, 1)):
         figures.attention_grid(np.zeros(shape, np.float32)).svg()
     figures.similarity(np.ones((3, 5, 3, 5), np.float32)).svg()
-    figures.distances(np.zeros((1, 1), np.float32)).svg()
+    figures.distances(np.zeros((1, 1), np.float32), 0.0).svg()
 
 
 def test_a_lens_of_many_classes_draws_those_that_lead():

@@ -31,3 +31,9 @@ def attention_distance(model: ViT, images: Float[Tensor, "b c h w"]) -> Float[Te
         layers.append(torch.einsum("bmqk,qk->bm", weights[:, :, prefix:, prefix:], distances) / settings.grid.cells)
         del weights
     return torch.stack(layers, dim=1)
+
+
+def even_distance(model: ViT) -> float:
+    """Return the attention distance of a head that attends to every token alike, in pixels."""
+    settings = model.settings
+    return float(patch_distances(settings.grid, settings.stem.cell).mean()) * settings.grid.cells / settings.num_tokens

@@ -17,7 +17,7 @@ from vitlab.data.source import Pixels
 from vitlab.errors import DataError, WeightsError
 from vitlab.inspection.attention import attends_globally, attention_from
 from vitlab.inspection.attention import rollout as rollout_of
-from vitlab.inspection.distance import attention_distance
+from vitlab.inspection.distance import attention_distance, even_distance
 from vitlab.inspection.drawing import BLUE, COLOURS, GREY, ORANGE, Drawing, empty_figure, plain, tiles
 from vitlab.inspection.lens import logit_lens, settled_at
 from vitlab.inspection.relevance import relevance as relevance_of
@@ -89,7 +89,7 @@ def distance(model: Classifier, images: Sequence[Drawable]) -> Drawing:
     if not images:
         raise DataError("images", "are none", "give one or more")
     found = [attention_distance(model, prepare(model, open_drawable(model, image))[1]) for image in images]
-    return distances(torch.cat(found).mean(dim=0).cpu().numpy())
+    return distances(torch.cat(found).mean(dim=0).cpu().numpy(), even_distance(model))
 
 
 def lens(model: Classifier, image: Drawable) -> Drawing:
@@ -209,8 +209,11 @@ def attention_grid(maps: NDArray[np.float32]) -> Drawing:
     return Drawing(figure)
 
 
-def distances(pixels: NDArray[np.float32]) -> Drawing:
-    """Draw mean attention distances [layers, heads] by depth, a dot a head, and the mean of each layer (figures 7 and 11)."""
+def distances(pixels: NDArray[np.float32], even: float) -> Drawing:
+    """Draw mean attention distances [layers, heads] by depth, a dot a head, and the mean of each layer (figures 7 and 11).
+
+    A line marks the distance of `even` attention.
+    """
     layers, heads = pixels.shape
     figure = empty_figure(5.4, 3.6)
     axes = figure.add_subplot()
@@ -218,6 +221,7 @@ def distances(pixels: NDArray[np.float32]) -> Drawing:
     axes.plot(depth, pixels.mean(axis=1), color=GREY, linewidth=1.2, label="mean of the heads")
     axes.scatter(np.repeat(depth, heads), pixels.ravel(), s=14, color=BLUE, alpha=0.75, linewidths=0, label="a head")
     axes.set_xlabel("layer", fontsize=9)
+    axes.axhline(even, color=ORANGE, linestyle="--", linewidth=1, label="attention to all alike")
     axes.set_ylabel("mean attention distance, pixels", fontsize=9)
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -256,7 +260,15 @@ def filters(components: NDArray[np.float32]) -> Drawing:
     """Draw patch filters [n, height, width, 3] in rows of seven, each scaled to its own range (figure 7, left)."""
     low = components.min(axis=(1, 2, 3), keepdims=True)
     high = components.max(axis=(1, 2, 3), keepdims=True)
-    return tiles(list((components - low) / np.maximum(high - low, 1e-12)), columns=7)
+    shown = (components - low) / np.maximum(high - low, 1e-12)
+    count, height, width, _ = shown.shape
+    sheet = np.ones((-(-count // 7) * 7, height, width, 3), np.float32)  # white where the last row has no more
+    sheet[:count] = shown
+    figure = empty_figure(6.0, 6.0 * len(sheet) * height / (49 * width))
+    axes = figure.add_subplot()
+    _mosaic(axes, sheet.reshape(-1, 7, height, width, 3), 0.0, 1.0)
+    axes.axis("off")
+    return Drawing(figure)
 
 
 def similarity(maps: NDArray[np.float32]) -> Drawing:
@@ -289,11 +301,12 @@ def neighbours(image: Pixels, found: Sequence[Pixels], titles: Sequence[str]) ->
 
 
 def _mosaic(axes: "Axes", maps: NDArray[np.float32], low: float, high: float) -> "AxesImage":
-    """Draw maps [rows, columns, r, c] as one image with gaps between them; as many axes would take seconds."""
-    down, across, rows, columns = maps.shape
+    """Draw maps [rows, columns, r, c], or [rows, columns, r, c, 3] in colours, as one image with gaps."""
+    down, across, rows, columns = maps.shape[:4]
     gap = max(1, round(max(rows, columns) / 12))
-    sheet = np.full((down * (rows + gap) - gap, across * (columns + gap) - gap), np.nan, np.float32)
-    for (row, column), _ in np.ndenumerate(maps[:, :, 0, 0]):
+    empty = np.nan if maps.ndim == 4 else 1.0
+    sheet = np.full((down * (rows + gap) - gap, across * (columns + gap) - gap, *maps.shape[4:]), empty, np.float32)
+    for row, column in np.ndindex(down, across):
         top, left = row * (rows + gap), column * (columns + gap)
         sheet[top : top + rows, left : left + columns] = maps[row, column]
     image = axes.imshow(sheet, cmap="viridis", vmin=low, vmax=high, interpolation="nearest")

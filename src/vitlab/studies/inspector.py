@@ -34,7 +34,7 @@ from vitlab.models.vit import ViT
 from vitlab.serve.predict import Prediction, Predictor
 from vitlab.studies.evaluation import DEFAULT, Reading
 from vitlab.studies.plan import choose_device, choose_workers
-from vitlab.studies.recipe import RunSettings
+from vitlab.studies.recipe import InProgram, RunSettings
 from vitlab.studies.run import training_data
 
 MOST_IMAGES = 16
@@ -44,7 +44,7 @@ DISTANCE_IMAGES = 128
 COMPARED_IMAGES = 10_000
 """Among so many training images the nearest are looked for; of a larger data set every n-th is taken."""
 NEIGHBOURS, RELEVANT_CLASSES = 6, 3
-PAGE_WEIGHTS = 2_600_000
+PAGE_WEIGHTS = 3_000_000
 """Bytes of attention in the page, a third of them for the means over heads: with the rest it stays below 5 MB."""
 
 Seen = Callable[[int, int], None]
@@ -197,8 +197,10 @@ def _compared(model: str, data: str | None, vit: ViT, reading: Reading, workers:
         if not config.is_file():
             return "Which images the model learned from is not known: --data names them."
         try:
-            whole = training_data(parse(RunSettings, read_json(config), config), lambda _: None)
-            len(whole)
+            settings = parse(RunSettings, read_json(config), config)
+            if not isinstance(settings.train_data, InProgram):
+                len(settings.train_data)  # lists it: is it there?
+            whole = training_data(settings, lambda _: None)
         except VitlabError as error:
             return f"What the run was trained on cannot be opened ({error.where}: {error.what}): --data names images."
     else:

@@ -20,8 +20,10 @@ from vitlab.data.source import Pixels
 from vitlab.errors import VitlabError
 from vitlab.inspection import figures
 from vitlab.inspection.compact import Cells, cells_within, membership
+from vitlab.inspection.distance import even_distance
 from vitlab.inspection.drawing import Drawing
 from vitlab.inspection.embeddings import filter_components, position_similarity
+from vitlab.models.vit import ViT
 from vitlab.nn.grid import Grid
 from vitlab.studies.inspector import Inspected, Look
 from vitlab.studies.report import page_file, render
@@ -145,7 +147,7 @@ def drawings_of(found: Inspected, learned: Learned) -> dict[str, Drawing]:
             near = [near.pixels for near in look.neighbours]
             drawn[f"neighbours-{number}"] = figures.neighbours(look.prepared, near, names)
     if found.distance is not None:
-        drawn["distance"] = figures.distances(found.distance)
+        drawn["distance"] = _distances_of(found.model, found.distance)
     if learned.filters is not None:
         drawn["filters"] = figures.filters(learned.filters)
     if learned.positions is not None:
@@ -163,6 +165,10 @@ def lens_of(look: Look) -> Drawing:
     return figures.lens_curves(look.shares, look.prediction.classes, look.settled)
 
 
+def _distances_of(model: ViT, pixels: NDArray[np.float32]) -> Drawing:
+    return figures.distances(pixels, even_distance(model))
+
+
 def page(found: Inspected, learned: Learned) -> str:
     """Return the page: everything is in it, and it asks for nothing."""
     settings = found.model.settings
@@ -177,6 +183,7 @@ def page(found: Inspected, learned: Learned) -> str:
         "positions": None if learned.positions is None else _positions_json(learned.positions),
     }
     context = {
+        "title": plain_name(found.name),
         "found": found,
         "learned": learned,
         "settings": settings,
@@ -184,7 +191,7 @@ def page(found: Inspected, learned: Learned) -> str:
         "preparation": preparation(found.model.image_spec),
         "model_json": json.dumps(to_json(settings), indent=2, ensure_ascii=False),
         "lenses": [lens_of(look) for look in found.looks],
-        "distances": None if found.distance is None else figures.distances(found.distance),
+        "distances": None if found.distance is None else _distances_of(found.model, found.distance),
         "filters": None if learned.filters is None else figures.filters(learned.filters),
         "data": data,
         "top": TOP,
@@ -256,6 +263,11 @@ def _embedded(image: Pixels) -> str:
 
 
 def default_folder(model: str) -> Path:
-    """Return where to write if nobody says: inspect- and the last name in the model's path, or in its address."""
-    name = model.rstrip("/").rsplit("/", 1)[-1].removesuffix(".safetensors").removesuffix(".npz")
-    return Path(f"inspect-{name or 'model'}")
+    """Return where to write if nobody says."""
+    return Path(f"inspect-{plain_name(model)}")
+
+
+def plain_name(model: str) -> str:
+    """Return the last name in the path of a model, or in its address, without what says its format."""
+    name = model.rstrip("/").rsplit("/", 1)[-1]
+    return name.removesuffix(".safetensors").removesuffix(".npz") or "model"
