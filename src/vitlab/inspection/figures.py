@@ -215,6 +215,8 @@ def distances(pixels: NDArray[np.float32], even: float) -> Drawing:
     A line marks the distance of `even` attention.
     """
     layers, heads = pixels.shape
+    from matplotlib.ticker import MaxNLocator
+
     figure = empty_figure(5.4, 3.6)
     axes = figure.add_subplot()
     depth = np.arange(1, layers + 1)
@@ -224,7 +226,7 @@ def distances(pixels: NDArray[np.float32], even: float) -> Drawing:
     axes.axhline(even, color=ORANGE, linestyle="--", linewidth=1, label="attention to all alike")
     axes.set_ylabel("mean attention distance, pixels", fontsize=9)
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8, frameon=False)
     plain(axes)
     return Drawing(figure)
@@ -238,6 +240,8 @@ def lens_curves(shares: NDArray[np.float32], classes: Sequence[str], settled: in
     leaders, often = np.unique(shares.argmax(axis=1), return_counts=True)
     answer = int(shares[-1].argmax())
     order = [answer, *(int(leaders[i]) for i in np.argsort(-often, kind="stable") if leaders[i] != answer)]
+    from matplotlib.ticker import MaxNLocator
+
     figure = empty_figure(5.4, 3.2)
     axes = figure.add_subplot()
     axes.axvline(settled, color=GREY, linestyle=":", linewidth=1)
@@ -250,7 +254,7 @@ def lens_curves(shares: NDArray[np.float32], classes: Sequence[str], settled: in
     axes.set_xlabel("after layer", fontsize=9)
     axes.set_ylabel("probability", fontsize=9)
     axes.set_ylim(0, 1.02)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8, frameon=False)
     plain(axes)
     return Drawing(figure)
