@@ -16,6 +16,7 @@ VERBS = (
     "fewshot",
     "vtab",
     "predict",
+    "inspect",
     "cost",
     "convert",
     "models",
