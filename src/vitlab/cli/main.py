@@ -19,13 +19,29 @@ from vitlab.cli.predict import predict
 from vitlab.cli.pretrain import pretrain
 from vitlab.cli.recipes import recipes
 from vitlab.cli.runs import runs
+from vitlab.cli.serve import serve
 from vitlab.cli.verify import verify
 from vitlab.cli.vtab import vtab
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-verbs = (demo, finetune, pretrain, evaluate, fewshot, vtab, predict, cost, convert, models, recipes, runs, verify)
+verbs = (
+    demo,
+    finetune,
+    pretrain,
+    evaluate,
+    fewshot,
+    vtab,
+    predict,
+    serve,
+    cost,
+    convert,
+    models,
+    recipes,
+    runs,
+    verify,
+)
 for verb in verbs:
     app.command()(verb)
 app.add_typer(data.app, name="data")
