@@ -25,19 +25,27 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="Answer browsers under this name too; once or more.", show_default=False),
     ] = None,
+    examples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Offer images of this data set on the page. Default: of what the run evaluated on, as long as only this computer "
+            "can see them.",
+        ),
+    ] = None,
     max_pixels: options.MaxPixels = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="Say a line for each request.")] = False,
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Answer over HTTP what is on images; Ctrl-C stops when all requests are answered."""
+    """Answer over HTTP what is on images, and show on a web page what the model sees; Ctrl-C stops when all is answered."""
     from vitlab.config import parse
     from vitlab.serve.settings import ServeSettings
     from vitlab.studies.serving import Serving
 
     given = {"host": host, "port": port, "allow_hosts": allow_host or (), "access_log": access_log}
     limit = {} if max_pixels is None else {"max_pixels": max_pixels}
-    serving = Serving.open(models, parse(ServeSettings, given | limit, "vitlab serve"), device)
+    serving = Serving.open(models, parse(ServeSettings, given | limit, "vitlab serve"), device, examples)
 
     def started() -> None:
         if as_json:

@@ -1,7 +1,7 @@
 """Http: the addresses of the API, and the answers to what goes wrong there."""
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -14,10 +14,12 @@ from starlette.requests import ClientDisconnect
 
 from vitlab.errors import BusyError, ImageError
 from vitlab.serve.body import BYTES, JSON
+from vitlab.serve.examples import Sample
 from vitlab.serve.gate import LEFT, Gate
 from vitlab.serve.predict import Predictor
 from vitlab.serve.service import Service
 from vitlab.serve.settings import ServeSettings
+from vitlab.serve.website import website
 
 
 class Named(BaseModel):
@@ -96,8 +98,12 @@ ModelName = Annotated[str | None, Query(alias="model", description="A name from 
 Count = Annotated[int, Query(ge=1, le=100_000, description="How many classes to name.")]
 
 
-def create_app(predictors: Mapping[str, Predictor], settings: ServeSettings | None = None) -> FastAPI:
+def create_app(
+    predictors: Mapping[str, Predictor], settings: ServeSettings | None = None, examples: Sequence[Sample] = ()
+) -> FastAPI:
     """Return the API as an ASGI application for `predictors` by name; its limits are those of `settings`.
+
+    At `/` is a page to try them on `examples` and images of one's own.
 
     `vitlab serve` runs it with time limits on connections too (`serve.server`); another server has to bring its own.
     """
@@ -112,6 +118,7 @@ def create_app(predictors: Mapping[str, Predictor], settings: ServeSettings | No
     app.state.service = service
     app.include_router(_questions(service))
     app.include_router(_state(service))
+    app.include_router(website(service, examples))
     app.add_middleware(Gate, service=service)
     _explain(app)
     return app

@@ -1,20 +1,19 @@
 """Website: the web page's files, and the addresses at which it asks; nothing of a request is kept."""
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from importlib import resources
 from typing import TypeVar
 
-from fastapi import HTTPException, Request, Response
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from fastapi import APIRouter, HTTPException, Request, Response
 
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Pixels
 from vitlab.serve import looking
 from vitlab.serve.batching import Served
-from vitlab.serve.body import images_in, kind_of
+from vitlab.serve.body import BYTES, JSON, images_in, kind_of
 from vitlab.serve.examples import Sample
 from vitlab.serve.predict import Predictor
 from vitlab.serve.service import Service
@@ -37,64 +36,67 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 """The page asks this server alone, and no other page may hold it in a frame."""
-ARRAY = "application/octet-stream"
 
 
-def page_routes(service: Service, examples: Sequence[Sample]) -> list[Route]:
+def website(service: Service, examples: Sequence[Sample]) -> APIRouter:
     """Return the routes of the page, with `examples` to try its models on."""
-    files = [Route(path, _fixed(_file(name), kind)) for path, (name, kind) in FILES.items()]
-    return [*files, *_listings(service, examples), *_learned(service), *_looks(service)]
+    router = APIRouter(include_in_schema=False)
+    for path, (name, kind) in FILES.items():
+        router.add_api_route(path, _fixed(_file(name), kind))
+    _add_listings(router, service, examples)
+    _add_learned(router, service)
+    _add_looks(router, service)
+    return router
 
 
-def _listings(service: Service, examples: Sequence[Sample]) -> list[Route]:
-    """Return the routes to what is known before there is an image."""
+def _add_listings(router: APIRouter, service: Service, examples: Sequence[Sample]) -> None:
+    """Add what is known before there is an image."""
     limit = {"max_bytes": service.settings.max_bytes}
     models = [looking.describe(name, served.predictor) | limit for name, served in service.models.items()]
     labels = [{"label": example.label} for example in examples]
 
-    async def example(request: Request) -> Response:
-        number = request.path_params["number"]
+    router.add_api_route("/page/models", _fixed(_text(models), JSON))
+    router.add_api_route("/page/examples", _fixed(_text(labels), JSON))
+
+    @router.get("/page/examples/{number:int}")
+    async def example(number: int) -> Response:
         if number >= len(examples):
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no example {number}; there are {len(examples)}")
         return Response(examples[number].data, headers=HEADERS, media_type=examples[number].kind)
 
-    return [
-        Route("/page/models", _fixed(JSONResponse(models).body, "application/json")),
-        Route("/page/examples", _fixed(JSONResponse(labels).body, "application/json")),
-        Route("/page/examples/{number:int}", example),
-    ]
 
+def _add_learned(router: APIRouter, service: Service) -> None:
+    """Add what a model learned, whatever the image."""
 
-def _learned(service: Service) -> list[Route]:
-    """Return the routes to what a model learned, whatever the image."""
-
+    @router.get("/page/positions")
     async def positions(request: Request) -> Response:
-        grid, maps = await _run(_named(service, request), lambda predictor: looking.similarity_map(predictor.model))
-        return Response(maps, headers=HEADERS | {"Vitlab-Grid": f"{grid.rows},{grid.columns}"}, media_type=ARRAY)
+        work = _run(_named(service, request), lambda predictor: looking.similarity_map(predictor.model))
+        grid, maps = await service.attend(request, work)
+        return Response(maps, headers=HEADERS | {"Vitlab-Grid": f"{grid.rows},{grid.columns}"}, media_type=BYTES)
 
+    @router.get("/page/filters")
     async def filters(request: Request) -> Response:
-        sheet = await _run(_named(service, request), lambda predictor: looking.filter_sheet(predictor.model))
-        return Response(sheet, headers=HEADERS, media_type="image/png")
-
-    return [Route("/page/positions", positions), Route("/page/filters", filters)]
+        work = _run(_named(service, request), lambda predictor: looking.filter_sheet(predictor.model))
+        return Response(await service.attend(request, work), headers=HEADERS, media_type="image/png")
 
 
-def _looks(service: Service) -> list[Route]:
-    """Return the routes to what a model makes of an image: that of the request's body."""
+def _add_looks(router: APIRouter, service: Service) -> None:
+    """Add what a model makes of an image: that of the request's body."""
 
+    @router.post("/page/look")
     async def look(request: Request) -> Response:
         served = _named(service, request)
-        return JSONResponse(await _see(service, request, served, served.spec, looking.look), headers=HEADERS)
+        found = await _see(service, request, served, served.spec, looking.look)
+        return Response(_text(found), headers=HEADERS, media_type=JSON)
 
+    @router.post("/page/attention")
     async def attention(request: Request) -> Response:
         served = _named(service, request)
         asked = {"layer": _number(request, "layer"), "head": _number(request, "head")}
         work = partial(looking.attention_maps, **asked)
         maps = await _see(service, request, served, looking.as_seen(served.spec), work)
         heads = {"Vitlab-Heads": ",".join(map(str, maps.heads))}
-        return Response(maps.to_bytes(), headers=HEADERS | heads, media_type=ARRAY)
-
-    return [Route("/page/look", look, methods=["POST"]), Route("/page/attention", attention, methods=["POST"])]
+        return Response(maps.to_bytes(), headers=HEADERS | heads, media_type=BYTES)
 
 
 async def _see(
@@ -128,10 +130,14 @@ async def _run(served: Served, work: Callable[[Predictor], T]) -> T:
     return found
 
 
-def _fixed(content: bytes | memoryview, kind: str) -> Callable[[Request], Awaitable[Response]]:
+def _text(content: object) -> bytes:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors="replace")
+
+
+def _fixed(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
     """Return an endpoint whose answer is always the same."""
 
-    async def send(_: Request) -> Response:
+    async def send() -> Response:
         return Response(content, headers=HEADERS, media_type=kind)
 
     return send

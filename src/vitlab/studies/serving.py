@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.errors import RequestError
+from vitlab.serve.examples import Sample
 from vitlab.serve.predict import Predictor
 from vitlab.serve.settings import ServeSettings
+from vitlab.studies.examples import examples_for
 from vitlab.studies.plan import choose_device
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})=(.+)")
@@ -23,20 +25,29 @@ class Serving:
     settings: ServeSettings
     opened: Any
     """The socket, bound already: that a port is in use is said before models are loaded."""
+    examples: tuple[Sample, ...] = ()
+    """What the page offers to try the models on."""
 
     @classmethod
-    def open(cls, models: Sequence[str], settings: ServeSettings, device: str = "auto") -> "Serving":
+    def open(
+        cls, models: Sequence[str], settings: ServeSettings, device: str = "auto", examples: str | None = None
+    ) -> "Serving":
         """Return what serves `models`, each a run folder, a file of weights or a published name, perhaps with "NAME=" before it.
+
+        The page offers images of the data set `examples`; see `examples_for`.
 
         Raises:
             RequestError: a model is not there or has no head, two have one name, the address is in use, or an extra is missing.
+            DataError: there is no data set `examples`.
         """
         server = _server()
         places = named(models)
         opened = server.listen(settings)
         chosen = choose_device(device)
         try:
-            return cls({name: Predictor.load(place, chosen) for name, place in places.items()}, settings, opened)
+            offered = examples_for(places.values(), settings.host, examples)
+            predictors = {name: Predictor.load(place, chosen) for name, place in places.items()}
+            return cls(predictors, settings, opened, offered)
         except BaseException:
             opened.close()
             raise
@@ -72,7 +83,7 @@ class Serving:
         """
         from vitlab.serve.http import create_app
 
-        _server().run(create_app(self.predictors, self.settings), self.opened, started)
+        _server().run(create_app(self.predictors, self.settings, self.examples), self.opened, started)
 
 
 def named(models: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ const TRIES = 6; // of a request that a busy server puts off
 const CACHED_LAYERS = 24; // of one image and model; the oldest goes
 
 const $ = (selector, root = document) => root.querySelector(selector);
-const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 2 : 1)} %`;
+const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 2 : 1)}\u00a0%`;
 const place = (patch, columns) => `row ${Math.floor(patch / columns) + 1}, column ${(patch % columns) + 1}`;
 const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const isAbort = (error) => error.name === "AbortError";
@@ -168,6 +168,10 @@ class PatchCanvas {
     context.imageSmoothingEnabled = this.size[0] > 128;
     if (picture) context.drawImage(picture, 0, 0, width, height);
     if (heat) {
+      context.globalCompositeOperation = "saturation"; // a grey picture leaves the colours to the map
+      context.fillStyle = "#000";
+      context.fillRect(0, 0, width, height);
+      context.globalCompositeOperation = "source-over";
       context.globalAlpha = opacity;
       for (let patch = 0; patch < heat.length; patch++) {
         context.fillStyle = `rgb(${COLOURS[heat[patch]].join()})`;
