@@ -1,10 +1,9 @@
-"""What a model sees in one image and what it learned, as the few bytes that the web page draws."""
+"""Looking: what a model sees in one image and what it learned, as the few bytes that the web page draws."""
 
 import base64
 import io
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,21 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vitlab.data.preprocess import CentralCrop, ImageSpec, Squash
+from vitlab.data.preprocess import ImageSpec, Squash
 from vitlab.data.source import Pixels
 from vitlab.errors import RequestError
-from vitlab.inspection.attention import attends_globally, attention_by_layer, rollout
+from vitlab.inspection.attention import attends_globally, attention_by_layer, readout, rollout
 from vitlab.inspection.embeddings import filter_components, position_similarity
-from vitlab.models.classifier import Classifier
+from vitlab.inspection.lens import logit_lens, settled_at
+from vitlab.inspection.relevance import relevance
+from vitlab.models.classifier import Classifier, to_probabilities
 from vitlab.models.vit import ViT
 from vitlab.nn.grid import Grid
-from vitlab.nn.patches import Patches
-from vitlab.nn.pooling import AttentionPool, ClassToken, FirstPatch, Mean
+from vitlab.serve.abilities import Json, map_bytes, why_no_attention, why_no_filters, why_no_lens, why_no_positions
 from vitlab.serve.predict import Predictor
 
-Json = dict[str, Any]
-MAX_MAP_BYTES = 16 << 20
-"""The largest answer: every query of one head at 4,096 patches, as at 1,024 px with patches of 16."""
 ALL_HEADS_BYTES = 2 << 20
 """Up to so many bytes all heads of a layer come at once, which is all layers of a B/16 at 224 px (0.5 MB each)."""
 MEAN = -1
@@ -57,116 +54,18 @@ class AttentionMaps:
         return b"".join((self.peaks.astype("<f4").tobytes(), self.prefix.astype("<f4").tobytes(), self.maps.tobytes()))
 
 
-def describe(name: str, predictor: Predictor) -> Json:
-    """Return what the page has to know of a model before an image is there."""
-    model, spec = predictor.model, predictor.spec
-    found: Json = {
-        "name": name,
-        "title": title_of(model),
-        "classes": len(predictor.classes),
-        "probabilities": predictor.probabilities,
-        "height": spec.height,
-        "width": spec.width,
-        "preparation": preparation(spec),
-        "fraction": spec.fit.fraction if isinstance(spec.fit, CentralCrop) else None,
-        "max_bytes": spec.limits.max_bytes,
-        "attention": None,
-        "cannot": {
-            "attention": why_no_attention(model),
-            "positions": why_no_positions(model),
-            "filters": why_no_filters(model),
-        },
-    }
-    if attends_globally(model) and not found["cannot"]["attention"]:
-        s = model.settings
-        found["attention"] = {
-            "rows": s.grid.rows,
-            "columns": s.grid.columns,
-            "cell": list(s.stem.cell),
-            "layers": s.depth,
-            "heads": s.num_heads,
-            "prefix": s.num_prefix,
-            "pooled": pooled_name(model),
-        }
-    return found
-
-
-def title_of(model: Classifier) -> str:
-    """Return a model's family and dimensions in a line."""
-    family = model.settings.family.removeprefix("A ").removeprefix("An ")
-    axial = isinstance(model, ViT) and not attends_globally(model)
-    return f"{family}{', axial' if axial else ''}: {model.settings.describe()}"
-
-
-def why_no_attention(model: Classifier) -> str | None:
-    """Return why there are no maps from patch to patch, None where there are."""
-    if not isinstance(model, ViT):
-        return "This is a ResNet: it has no attention between patches, so there is no rollout and no map of a layer or head."
-    if not attends_globally(model):
-        return (
-            "This model attends within columns, then within rows (axial attention): no layer has a map from every patch to "
-            "every patch, so there is no rollout either."
-        )
-    if _map_bytes(model) > MAX_MAP_BYTES:
-        return f"With {model.settings.grid.cells:,} patches the attention of one head is too large to send to a page."
-    return None
-
-
-def why_no_positions(model: Classifier) -> str | None:
-    """Return why there is no similarity of positions, None where there is."""
-    if not isinstance(model, ViT):
-        return "A ResNet has no positions: its convolutions know what is beside what."
-    if model.position is None:
-        return f"This model has no table of positions after its stem (its kind is {model.settings.position.type})."
-    if _map_bytes(model) > MAX_MAP_BYTES:
-        return f"{model.settings.grid.cells:,} positions are too many for a page."
-    return None
-
-
-def why_no_filters(model: Classifier) -> str | None:
-    """Return why there are no filters to be shown, None where there are."""
-    if not isinstance(model, ViT):
-        return "A ResNet has no filters of patches."
-    if not isinstance(model.settings.stem, Patches):
-        return "The filters of a hybrid read a feature map and cannot be shown as colours."
-    return None
-
-
-def preparation(spec: ImageSpec) -> list[str]:
-    """Return in words what happens to an image before the model sees it."""
-    size = f"{spec.width} × {spec.height} pixels (width × height)"
-    match spec.fit:
-        case Squash():
-            fit = f"the whole image, resized to {size} whatever its shape"
-        case CentralCrop(fraction=fraction):
-            fit = f"the middle, {100 * fraction:.4g} % of the side that limits it, resized to {size}"
-    pixels = (
-        "upright, in sRGB, over white" if spec.decoding == "standard" else "as stored: no rotation, no colour profile"
-    )
-    ends = {
-        tuple(round((value - mean) / std, 2) for value in (0, 1)) for mean, std in zip(spec.mean, spec.std, strict=True)
-    }
-    if len(ends) == 1:
-        values = "values from {:g} to {:g}".format(*ends.pop()).replace("-", "−")
-    else:
-        values = f"values minus {_numbers(spec.mean)}, divided by {_numbers(spec.std)} (red, green, blue)"
-    return [
-        f"Pixels {pixels}",
-        f"Seen is {fit}",
-        f"Resized by {spec.interpolation} interpolation, antialiased",
-        values.capitalize(),
-    ]
-
-
 def look(predictor: Predictor, prepared: Pixels, count: int = 5) -> Json:
     """Return the `count` most probable classes, the image as the model sees it (PNG), and its rollout where there is one."""
-    top = predictor.answer([prepared])[0].top(count)
+    shares = predictor.answer([prepared])[0].probabilities
     model = predictor.model
     heat = None
     if attends_globally(model) and why_no_attention(model) is None:
         heat = scaled(rollout(model, as_input(model, prepared))[0].cpu().numpy())
     return {
-        "top": [{"name": name, "probability": share} for name, share in top],
+        "top": [
+            {"name": predictor.classes[int(each)], "probability": float(shares[each]), "number": int(each)}
+            for each in np.argsort(-shares, kind="stable")[:count]
+        ],
         "prepared": text_of(png(prepared)),
         "rollout": None if heat is None else text_of(heat.tobytes()),
     }
@@ -180,8 +79,7 @@ def attention_maps(predictor: Predictor, prepared: Pixels, layer: int, head: int
     """
     model = predictor.model
     refuse(why_no_attention(model))
-    if not attends_globally(model):
-        raise TypeError("a model that attends otherwise has been refused")
+    model = _global(model)
     s = model.settings
     if not 0 <= layer < s.depth:
         raise CannotShowError("layer", f"there is no layer {layer}", f"give 0 to {s.depth - 1}")
@@ -189,7 +87,7 @@ def attention_maps(predictor: Predictor, prepared: Pixels, layer: int, head: int
         raise CannotShowError(
             "head", f"there is no head {head}", f"give 0 to {s.num_heads - 1}, or {MEAN} for the mean"
         )
-    every = (1 + s.num_heads) * _map_bytes(model) <= ALL_HEADS_BYTES
+    every = (1 + s.num_heads) * map_bytes(model) <= ALL_HEADS_BYTES
     heads = tuple(range(MEAN, s.num_heads)) if every else tuple(sorted({MEAN, head}))
     weights = next(islice(attention_by_layer(model, as_input(model, prepared)), layer, None))[0]
     slices = [_slice(model, weights.mean(dim=0) if each == MEAN else weights[each]) for each in heads]
@@ -199,20 +97,48 @@ def attention_maps(predictor: Predictor, prepared: Pixels, layer: int, head: int
 
 def _slice(model: ViT, weights: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
     """Return the maps, peaks and shares of the prefix of one head's attention [n, n]."""
-    s = model.settings
-    rows = weights[s.num_prefix :]
-    match s.pool:
-        case ClassToken():
-            pooled = weights[:1]
-        case FirstPatch():
-            pooled = rows[:1]
-        case Mean() | AttentionPool():
-            pooled = rows.mean(dim=0, keepdim=True)
-    queries = torch.cat([pooled, rows]).float().cpu()
-    patches = queries[:, s.num_prefix :]
+    prefix = model.settings.num_prefix
+    queries = torch.cat([(readout(model) @ weights)[None], weights[prefix:]]).float().cpu()
+    patches = queries[:, prefix:]
     peaks = patches.amax(dim=1)
     maps = (patches / peaks.clamp(min=1e-30)[:, None] * 255).round().to(torch.uint8)
-    return maps.numpy(), peaks.numpy(), queries[:, : s.num_prefix].sum(dim=1).numpy()
+    return maps.numpy(), peaks.numpy(), queries[:, :prefix].sum(dim=1).numpy()
+
+
+def relevance_map(predictor: Predictor, prepared: Pixels, number: int) -> bytes:
+    """Return how much each patch spoke for the class `number` as uint8 [n], 255 where it did most.
+
+    Raises:
+        CannotShowError: the model has no such maps, or no such class.
+    """
+    model = predictor.model
+    refuse(why_no_attention(model))
+    if not 0 <= number < len(predictor.classes):
+        raise CannotShowError("class", f"there is no class {number}; give 0 to {len(predictor.classes) - 1}")
+    heat = relevance(_global(model), as_input(model, prepared), [number])[0].cpu()
+    return scaled((heat / heat.max().clamp(min=1e-30)).numpy()).tobytes()
+
+
+def answers_by_depth(predictor: Predictor, prepared: Pixels) -> Json:
+    """Return the class that leads, and its probability, before the first layer and after each.
+
+    From the layer `settled` on it does not change any more.
+
+    Raises:
+        CannotShowError: the model has no layers to read.
+    """
+    model = predictor.model
+    refuse(why_no_lens(model))
+    if not isinstance(model, ViT):
+        raise TypeError("what is no ViT has been refused")
+    logits = logit_lens(model, as_input(model, prepared))[:, 0].cpu()
+    shares = to_probabilities(logits, predictor.probabilities)
+    leaders = shares.argmax(dim=1).tolist()
+    steps = [
+        {"name": predictor.classes[each], "probability": float(row[each])}
+        for each, row in zip(leaders, shares, strict=True)
+    ]
+    return {"layers": steps, "settled": settled_at(logits)}
 
 
 def similarity_map(model: Classifier) -> tuple[Grid, bytes]:
@@ -248,6 +174,13 @@ def filter_sheet(model: Classifier) -> bytes:
         top, left = (index // SHEET_COLUMNS) * (height + gap), (index % SHEET_COLUMNS) * (width + gap)
         sheet[top : top + height, left : left + width] = np.dstack([tile, np.full((height, width), 255, np.uint8)])
     return png(sheet)
+
+
+def _global(model: Classifier) -> ViT:
+    """Return a model of which `why_no_attention` has found nothing against it."""
+    if not attends_globally(model):
+        raise TypeError("a model that attends otherwise has been refused")
+    return model
 
 
 def refuse(reason: str | None) -> None:
@@ -287,24 +220,3 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 def text_of(data: bytes) -> str:
     """Return bytes as JSON can hold them: base64."""
     return base64.b64encode(data).decode()
-
-
-def pooled_name(model: ViT) -> str:
-    """Return what the model's answer is made from, for people."""
-    match model.settings.pool:
-        case ClassToken():
-            return "the class token"
-        case FirstPatch():
-            return "the first patch, which is pooled"
-        case Mean() | AttentionPool():
-            return "all patches, on average"
-
-
-def _map_bytes(model: ViT) -> int:
-    """Return how many bytes the maps of one head have."""
-    cells = model.settings.grid.cells
-    return cells * (cells + 1)
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:g}" for value in values)

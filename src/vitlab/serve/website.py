@@ -12,6 +12,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Pixels
 from vitlab.serve import looking
+from vitlab.serve.abilities import describe
 from vitlab.serve.batching import Served
 from vitlab.serve.body import BYTES, JSON, images_in, kind_of
 from vitlab.serve.examples import Sample
@@ -52,7 +53,7 @@ def website(service: Service, examples: Sequence[Sample]) -> APIRouter:
 def _add_listings(router: APIRouter, service: Service, examples: Sequence[Sample]) -> None:
     """Add what is known before there is an image."""
     limit = {"max_bytes": service.settings.max_bytes}
-    models = [looking.describe(name, served.predictor) | limit for name, served in service.models.items()]
+    models = [describe(name, served.predictor) | limit for name, served in service.models.items()]
     labels = [{"label": example.label} for example in examples]
 
     router.add_api_route("/page/models", _fixed(_text(models), JSON))
@@ -97,6 +98,19 @@ def _add_looks(router: APIRouter, service: Service) -> None:
         maps = await _see(service, request, served, looking.as_seen(served.spec), work)
         heads = {"Vitlab-Heads": ",".join(map(str, maps.heads))}
         return Response(maps.to_bytes(), headers=HEADERS | heads, media_type=BYTES)
+
+    @router.post("/page/relevance")
+    async def relevance(request: Request) -> Response:
+        served = _named(service, request)
+        work = partial(looking.relevance_map, number=_number(request, "class"))
+        heat = await _see(service, request, served, looking.as_seen(served.spec), work)
+        return Response(heat, headers=HEADERS, media_type=BYTES)
+
+    @router.post("/page/depth")
+    async def depth(request: Request) -> Response:
+        served = _named(service, request)
+        found = await _see(service, request, served, looking.as_seen(served.spec), looking.answers_by_depth)
+        return Response(_text(found), headers=HEADERS, media_type=JSON)
 
 
 async def _see(

@@ -213,6 +213,7 @@ class Panel {
     this.$(".layer").addEventListener("input", () => this.attend());
     this.$(".head").addEventListener("input", () => this.attend());
     this.$(".learned").addEventListener("toggle", () => this.showLearned());
+    this.$(".depth").addEventListener("toggle", () => this.showDepth());
     this.choose(name);
   }
 
@@ -221,6 +222,7 @@ class Panel {
   choose(name) {
     this.model = state.models.find((model) => model.name === name);
     this.answer = this.learned = null;
+    this.$(".layers").replaceChildren();
     this.$(".model").value = name;
     this.$(".title").textContent = this.$(".title").title = `${this.model.title}, ${this.model.classes} classes`;
     this.$(".preparation").replaceChildren(...this.model.preparation.map((text) => element("li", "", text)));
@@ -271,7 +273,7 @@ class Panel {
       const prepared = new Blob([bytesOf(answer.prepared)], { type: "image/png" });
       const picture = await createImageBitmap(prepared);
       signal.throwIfAborted();
-      this.answer = { ...answer, image, prepared, picture, layers: new Map(), heat: answer.rollout && bytesOf(answer.rollout) };
+      this.answer = { ...answer, image, prepared, picture, layers: new Map(), classes: new Map(), heat: answer.rollout && bytesOf(answer.rollout) };
       this.show();
     }));
   }
@@ -280,11 +282,36 @@ class Panel {
     const { top, picture, image } = this.answer;
     this.$(".body").hidden = false;
     this.patches.fit([picture.width, picture.height], this.model.attention);
-    this.$(".top").replaceChildren(...top.map(bar));
+    this.$(".top").replaceChildren(...top.map((one) => this.classLine(one)));
+    this.pick(top[0].number);
     this.$(".prepared").src = image.address(this.answer.prepared);
     this.$(".prepared").classList.toggle("small", picture.width <= 128);
     this.showGiven(image);
+    this.showDepth();
     this.attend();
+  }
+
+  /** Return the line of a class in the answer: a button where the patches that spoke for it can be shown. */
+  classLine(one) {
+    if (!this.model.attention) return element("li", "", ...bar(one));
+    const button = element("button", "", ...bar(one));
+    button.type = "button";
+    button.dataset.number = one.number;
+    button.addEventListener("click", () => { this.pick(one.number); setView("relevance"); });
+    return element("li", "", button);
+  }
+
+  pick(number) {
+    this.number = number;
+    this.markClass();
+  }
+
+  markClass() {
+    const shown = state.view === "relevance";
+    this.$(".pick").hidden = !shown || !this.model.attention;
+    for (const button of this.root.querySelectorAll("[data-number]")) {
+      button.setAttribute("aria-pressed", String(shown && Number(button.dataset.number) === this.number));
+    }
   }
 
   /** Show the image as it was given where the browser can, and on it the part that the model sees. */
@@ -300,7 +327,7 @@ class Panel {
     Object.assign(outline.style, { left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * width}%`, height: `${100 * height}%` });
   }
 
-  /** Fetch the attention of the chosen layer and head unless it is here, and draw. */
+  /** Fetch what the chosen overlay needs unless it is here, and draw. */
   attend() {
     const attention = this.model.attention;
     this.$(".where").hidden = state.view !== "attention" || !attention;
@@ -310,18 +337,36 @@ class Panel {
       this.$(".layer").setAttribute("aria-valuetext", this.$(".layer-value").textContent);
       this.$(".head").setAttribute("aria-valuetext", this.$(".head-value").textContent);
     }
+    this.markClass();
     if (!this.answer) return undefined;
     this.draw();
     this.attending?.abort();
-    if (state.view !== "attention" || !attention || this.maps()) return undefined;
+    this.busy("");
+    const fetchers = { attention: (signal) => this.fetchMaps(signal), relevance: (signal) => this.fetchRelevance(signal) };
+    if (!attention || !(state.view in fetchers) || this.overlay().heat) return undefined;
     return attempt(() => this.alone("attending", async (signal) => {
       await pause(60, signal); // a slider that is still moving asks once
-      this.busy("Fetching this layer…");
-      const [layer, head, answer] = [this.layer, this.head, this.answer];
-      const response = await ask(this.url("attention", { layer, head }), { body: answer.prepared, signal, say: (text) => this.busy(text) });
-      keep(answer.layers, layer, readMaps(response.headers.get("Vitlab-Heads"), await response.arrayBuffer(), attention));
+      this.busy("Looking…");
+      await fetchers[state.view](signal);
       this.draw();
     }));
+  }
+
+  async fetchMaps(signal) {
+    const [layer, head, answer] = [this.layer, this.head, this.answer];
+    const response = await this.askAgain("attention", { layer, head }, signal);
+    keep(answer.layers, layer, readMaps(response.headers.get("Vitlab-Heads"), await response.arrayBuffer(), this.model.attention));
+  }
+
+  async fetchRelevance(signal) {
+    const [number, answer] = [this.number, this.answer];
+    const response = await this.askAgain("relevance", { class: number }, signal);
+    answer.classes.set(number, new Uint8Array(await response.arrayBuffer()));
+  }
+
+  /** Ask about the image as the model saw it: a server keeps none. */
+  askAgain(what, parameters, signal) {
+    return ask(this.url(what, parameters), { body: this.answer.prepared, signal, say: (text) => this.busy(text) });
   }
 
   /** Return the maps of the chosen layer and head where they are here. */
@@ -336,6 +381,12 @@ class Panel {
       const heat = this.answer.heat;
       const at = patch === null ? "" : ` ${sentence(place(patch, attention.columns))} ${percent(heat[patch] / 255)} of the peak.`;
       return { heat, peak: "most", text: `How much each patch reaches ${attention.pooled} through all layers.${at}` };
+    }
+    if (state.view === "relevance") {
+      const heat = this.answer.classes.get(this.number);
+      const { name } = this.answer.top.find((one) => one.number === this.number);
+      const at = patch === null || !heat ? "" : ` ${sentence(place(patch, attention.columns))} ${percent(heat[patch] / 255)} of the peak.`;
+      return { heat, peak: "most", text: heat ? `How much each patch spoke for “${name}”: attention × gradient through all layers.${at}` : "" };
     }
     const maps = this.maps();
     const query = patch === null ? 0 : patch + 1;
@@ -358,6 +409,23 @@ class Panel {
     this.$(".readout").textContent = text;
     const keys = this.model.attention ? " Arrow keys move over the patches, Enter holds one, Escape lets go." : "";
     this.$(".picture").setAttribute("aria-label", `${state.image?.name ?? "The image"} as ${this.model.name} sees it. ${text}${keys}`);
+  }
+
+  /** Fetch what the head would answer after each layer, while that is looked at. */
+  showDepth() {
+    const { answer, model } = this;
+    if (!this.$(".depth").open || !answer || answer.depth) return;
+    answer.depth = true;
+    this.$(".layers").replaceChildren();
+    explain(this.$(".depth-why"), model.cannot.lens, async () => {
+      const { layers, settled } = await (await this.askAgain("depth", {})).json();
+      if (this.answer !== answer) return;
+      this.$(".layers").replaceChildren(...layers.map((one, layer) => {
+        const line = element("li", layer >= settled ? "settled" : "", ...bar(one));
+        line.prepend(element("span", "layer-number", layer === 0 ? "before" : `layer ${layer}`));
+        return line;
+      }));
+    });
   }
 
   /** Fetch positions and filters when they are looked at for the first time. */
@@ -394,12 +462,12 @@ class Panel {
   }
 }
 
-/** Return the line of a class in the answer. */
+/** Return the parts of a line about a class. */
 function bar({ name, probability }) {
   const drawn = element("span", "bar", element("i", ""));
   drawn.setAttribute("aria-hidden", "true");
   drawn.firstChild.style.setProperty("--share", `${100 * probability}%`);
-  return element("li", "", element("span", "name", name), element("span", "share", percent(probability)), drawn);
+  return [element("span", "name", name), element("span", "share", percent(probability)), drawn];
 }
 
 /** Fetch what is shown below a line, which says why where that is not possible. */
@@ -544,6 +612,12 @@ function compareWith(name) {
   offerComparison();
 }
 
+function setView(view) {
+  state.view = view;
+  $(`input[name=view][value=${view}]`).checked = true;
+  state.panels.forEach((panel) => panel.attend());
+}
+
 function listen() {
   const drop = $("#drop");
   for (const [button, input] of [["#choose", "#file"], ["#photo", "#camera"]]) {
@@ -565,7 +639,7 @@ function listen() {
     state.panels.forEach((panel) => panel.draw());
   });
   for (const radio of document.querySelectorAll("input[name=view]")) {
-    radio.addEventListener("change", () => { state.view = radio.value; state.panels.forEach((panel) => panel.attend()); });
+    radio.addEventListener("change", () => setView(radio.value));
   }
   $("#compare").addEventListener("change", (event) => compareWith(event.target.value));
 }
