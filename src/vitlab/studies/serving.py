@@ -34,8 +34,8 @@ class Serving:
         server = _server()
         places = named(models)
         opened = server.listen(settings)
-        chosen = choose_device(device)
         try:
+            chosen = choose_device(device)
             return cls({name: Predictor.load(place, chosen) for name, place in places.items()}, settings, opened)
         except BaseException:
             opened.close()
@@ -72,7 +72,8 @@ class Serving:
         """
         from vitlab.serve.http import create_app
 
-        _server().run(create_app(self.predictors, self.settings), self.opened, started)
+        app = create_app(self.predictors, self.settings)
+        _server().Server(app, self.opened, started).run_until_stopped()
 
 
 def named(models: Sequence[str]) -> dict[str, str]:
