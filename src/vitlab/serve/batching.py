@@ -123,7 +123,10 @@ class Served:
                     return []
                 self._changed.wait()
             until = self._jobs[0].since + self._patience
-            while len(self._jobs) < size and not self._ending and (left := until - time.monotonic()) > 0:
+            while self._jobs[0].work is None and len(self._jobs) < size and not self._ending:
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
                 self._changed.wait(left)
             taken = [self._jobs.popleft()]
             while taken[0].work is None and len(taken) < size and self._jobs and self._jobs[0].work is None:

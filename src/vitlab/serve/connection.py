@@ -36,7 +36,8 @@ class Connection(H11Protocol):
             _Phase.ANSWERING: settings.answer_seconds + settings.read_seconds,
         }
         self._timer: asyncio.TimerHandle | None = None
-        self.phase, self.since = _Phase.IDLE, 0.0
+        self.phase = _Phase.IDLE
+        self.since: float = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Begin, if there is room."""
@@ -76,7 +77,7 @@ class Connection(H11Protocol):
         self._refuse(400, msg.rstrip("."))
 
     def _look(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle and not self.cycle.response_complete:
             arriving = self.conn.their_state is h11.SEND_BODY
             self._enter(_Phase.READING if arriving else _Phase.ANSWERING)
         elif self.conn.their_state is h11.SEND_BODY:
@@ -91,7 +92,7 @@ class Connection(H11Protocol):
         self._timer = self.loop.call_later(self._limits[phase], self._late)
 
     def _late(self) -> None:
-        waiting = self.cycle is None or self.cycle.response_complete
+        waiting = not self.cycle or self.cycle.response_complete
         if self.transport.is_closing() or self.phase is _Phase.ANSWERING:
             self.transport.abort()  # its answer is not read
         elif self.phase is _Phase.READING and waiting:

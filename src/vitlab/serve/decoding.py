@@ -41,6 +41,11 @@ class Decoder:
             process.wait_until_ready()
             self._free.put(process)
 
+    @property
+    def processes(self) -> list[int]:
+        """The processes, by their numbers."""
+        return [process.number for process in self._all]
+
     async def prepare(self, data: bytes, spec: ImageSpec, name: str = "image") -> Pixels:
         """Return the image in the file `data` as `spec.prepare` makes it: uint8 [height, width, 3]; `name` is for errors.
 
@@ -94,6 +99,10 @@ class _Process:
         self._line: Connection[Any, Any]
         self._ready = False
         self.start()
+
+    @property
+    def number(self) -> int:
+        return self._process.pid
 
     def start(self) -> None:
         """Start the worker, in place of the one before; it takes a moment until it hears."""

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable, Generator
 from functools import partial
 from types import FrameType
@@ -47,43 +48,6 @@ def listen(settings: ServeSettings) -> socket.socket:
     return opened
 
 
-def run(app: FastAPI, opened: socket.socket, started: Callable[[], None]) -> None:
-    """Serve `app`, made by `create_app`, on a socket of `listen`; `started` is called when it takes requests.
-
-    SIGTERM and Ctrl-C stop it: connections are no longer taken, and every request that was is answered. A second one ends it
-    at once.
-
-    Raises:
-        KeyboardInterrupt: it was Ctrl-C.
-        VitlabError: it was ended before everything was answered.
-    """
-    service = cast(Service, app.state.service)
-    if service.settings.access_log:
-        _log_access()
-    config = uvicorn.Config(
-        app,
-        http=cast(Any, partial(Connection, service.settings)),
-        ws="none",
-        loop="asyncio",
-        lifespan="on",
-        log_config=None,
-        log_level="critical",  # what fails is said by the gate, or raised from here
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=int(service.settings.idle_seconds) + 1,  # the connection's own limit comes first
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-    )
-    server = _Server(config, service, started)
-    with contextlib.suppress(SystemExit):  # what uvicorn makes of an application that does not start
-        server.run([opened])
-    if service.failed is not None:
-        raise service.failed
-    if server.force_exit:
-        raise VitlabError("serve", "was ended before every request was answered")
-    if server.signals[:1] == [signal.SIGINT]:
-        raise KeyboardInterrupt
-
-
 def _log_access() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -92,23 +56,65 @@ def _log_access() -> None:
     access.propagate = False
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn's server, with an end that loses nothing."""
+class Server(uvicorn.Server):
+    """Serves `app`, made by `create_app`, on a socket of `listen`; `started` is called when it takes requests."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, started: Callable[[], None]) -> None:
+    def __init__(self, app: FastAPI, opened: socket.socket, started: Callable[[], None]) -> None:
+        self._service = cast(Service, app.state.service)
+        settings = self._service.settings
+        config = uvicorn.Config(
+            app,
+            http=cast(Any, partial(Connection, settings)),
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            log_level="critical",  # what fails is said by the gate, or raised from here
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=int(settings.idle_seconds) + 1,  # the connection's own limit comes first
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        )
         super().__init__(config)
-        self._service, self._started = service, started
-        self.signals: list[int] = []
+        self._opened, self._started = opened, started
+        self._signals: list[int] = []
+        if settings.access_log:
+            _log_access()
+
+    def run_until_stopped(self) -> None:
+        """Serve until SIGTERM, Ctrl-C, or a call of `stop`; then take no more connections, and answer every request that came.
+
+        A second signal ends it at once.
+
+        Raises:
+            KeyboardInterrupt: it was Ctrl-C.
+            VitlabError: it was ended before everything was answered.
+            Exception: what kept it from starting.
+        """
+        with contextlib.suppress(SystemExit):  # what uvicorn makes of an application that does not start
+            self.run([self._opened])
+        if self._service.failed is not None:
+            raise self._service.failed
+        if self.force_exit:
+            raise VitlabError("serve", "was ended before every request was answered")
+        if self._signals[:1] == [signal.SIGINT]:
+            raise KeyboardInterrupt
+
+    def stop(self) -> None:
+        """Stop when everything is answered."""
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Load, then take connections."""
         await super().startup(sockets)
-        if self.started:
-            self._started()
+        self._started()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Hear signals meanwhile, and leave it to the caller what they mean in the end."""
+        """Hear signals meanwhile, if this is the main thread, and leave it to the caller what they mean in the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -119,15 +125,14 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop; at once when told again."""
         del frame
-        self.force_exit = bool(self.signals)
-        self.signals.append(sig)
-        self.should_exit = True
+        self.force_exit = bool(self._signals)
+        self._signals.append(sig)
+        self.stop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, answer what has come on open ones, and say on each that it was the last time."""
         self._service.stopping = True
         for server in self.servers:
             server.close()
-        if not self.force_exit:
-            await asyncio.sleep(_LINGER)
+        await asyncio.sleep(0.0 if self.force_exit or not self.server_state.connections else _LINGER)
         await super().shutdown(sockets)

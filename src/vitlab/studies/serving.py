@@ -43,8 +43,8 @@ class Serving:
         server = _server()
         places = named(models)
         opened = server.listen(settings)
-        chosen = choose_device(device)
         try:
+            chosen = choose_device(device)
             offered = examples_for(places.values(), settings.host, examples)
             predictors = {name: Predictor.load(place, chosen) for name, place in places.items()}
             return cls(predictors, settings, opened, offered)
@@ -83,7 +83,8 @@ class Serving:
         """
         from vitlab.serve.http import create_app
 
-        _server().run(create_app(self.predictors, self.settings, self.examples), self.opened, started)
+        app = create_app(self.predictors, self.settings, self.examples)
+        _server().Server(app, self.opened, started).run_until_stopped()
 
 
 def named(models: Sequence[str]) -> dict[str, str]:
