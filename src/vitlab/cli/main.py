@@ -14,6 +14,7 @@ from vitlab.cli.demo import demo
 from vitlab.cli.evaluate import evaluate
 from vitlab.cli.fewshot import fewshot
 from vitlab.cli.finetune import finetune
+from vitlab.cli.inspect import inspect
 from vitlab.cli.models import models
 from vitlab.cli.predict import predict
 from vitlab.cli.pretrain import pretrain
@@ -35,6 +36,7 @@ verbs = (
     vtab,
     predict,
     serve,
+    inspect,
     cost,
     convert,
     models,

@@ -67,9 +67,13 @@ def render(template: str, context: dict[str, Any]) -> str:
     environment.filters["svg"] = svg_markup
     environment.filters["uri"] = to_data_uri
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
-    pages = resources.files("vitlab.studies")
-    style = Markup((pages / "page.css").read_text(encoding="utf-8"))
-    return environment.from_string((pages / template).read_text(encoding="utf-8")).render(**context, style=style)
+    style = page_file("page.css")
+    return environment.from_string(page_file(template)).render(**context, style=style)
+
+
+def page_file(name: str) -> Markup:
+    """Return a file of this package that belongs into a page as it is: a template, a style, a script."""
+    return Markup((resources.files("vitlab.studies") / name).read_text(encoding="utf-8"))
 
 
 def svg_markup(drawing: Drawing) -> Markup:
