@@ -19,7 +19,6 @@ import pytest
 from tests.serve.conftest import PNG
 from tests.serve.process import Load, started
 
-
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n"
 BODY = b"Content-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
 

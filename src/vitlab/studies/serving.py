@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.errors import RequestError
+from vitlab.serve.app import create_app, part
 from vitlab.serve.predict import Predictor
 from vitlab.serve.settings import ServeSettings
 from vitlab.studies.plan import choose_device
@@ -31,7 +32,7 @@ class Serving:
         Raises:
             RequestError: a model is not there or has no head, two have one name, the address is in use, or an extra is missing.
         """
-        server = _server()
+        server = part("server")
         places = named(models)
         opened = server.listen(settings)
         try:
@@ -49,9 +50,7 @@ class Serving:
 
     def models(self) -> list[dict[str, Any]]:
         """Return what a client may want to know of each model."""
-        from vitlab.serve.http import described
-
-        return [described(name, predictor) for name, predictor in self.predictors.items()]
+        return [part("http").described(name, predictor) for name, predictor in self.predictors.items()]
 
     def lines(self) -> list[str]:
         """Return in words what is served and where."""
@@ -70,10 +69,8 @@ class Serving:
             KeyboardInterrupt: Ctrl-C stopped it.
             VitlabError: it was ended before everything was answered.
         """
-        from vitlab.serve.http import create_app
-
         app = create_app(self.predictors, self.settings)
-        _server().Server(app, self.opened, started).run_until_stopped()
+        part("server").Server(app, self.opened, started).run_until_stopped()
 
 
 def named(models: Sequence[str]) -> dict[str, str]:
@@ -100,13 +97,3 @@ def _called(model: str) -> str:
     for ending in (".safetensors", ".npz", ".bin", ".pth", ".onnx"):
         name = name.removesuffix(ending)
     return _ODD.sub("-", name).strip("-.")[:64] or "model"
-
-
-def _server() -> Any:
-    try:
-        from vitlab.serve import server
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "vitlab":
-            raise
-        raise RequestError("serve", f"needs {error.name}", "pip install 'vitlab[serve]'") from None
-    return server
