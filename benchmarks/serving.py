@@ -1,7 +1,7 @@
 """A server at saturation against the bare model on batches that are ready in memory: 1 is no cost at all.
 
-Run alone it also prints rates and how long single requests took. The clients and the server share the cores, so on a small machine
-what they themselves use counts against the server; `--seconds` is for each measurement.
+It also says on standard error what the rates were and how long requests took. Clients and server share the cores, so on a small
+machine what the clients use counts against the server.
 """
 
 import http.client
@@ -51,7 +51,7 @@ def bare_rate(predictor: Predictor, data: bytes, seconds: float) -> float:
 
 
 def served_rate(port: int, data: bytes, clients: int, seconds: float) -> tuple[float, list[float]]:
-    """Return images a second of a server with so many clients, each asking again when it has its answer, and the seconds of each."""
+    """Return images a second of a server with so many clients, each asking again when it has its answer, and how long each took."""
     until, times = time.perf_counter() + seconds, list[float]()
 
     def ask() -> None:

@@ -60,6 +60,8 @@ class Serving:
             lines.append(
                 f"  {name}: {len(one.classes)} classes, {size}, {one.engine.name}, batches of {one.batch_size}"
             )
+        if self.settings.host not in ("127.0.0.1", "::1", "localhost"):
+            lines.append("  whoever reaches this address may ask: there is no password")
         return lines
 
     def run(self, started: Callable[[], None]) -> None:
