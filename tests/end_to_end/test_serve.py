@@ -46,7 +46,8 @@ def test_what_cannot_be_served_is_refused(refused, model, tmp_path):
 
 
 def test_without_the_extra_it_says_what_to_install(refused, model, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith(("uvicorn", "vitlab.serve.server"))]:
+    ours = ("uvicorn", "vitlab.serve.server", "vitlab.serve.connection")
+    for name in [name for name in sys.modules if name.startswith(ours)]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
+        monkeypatch.setitem(sys.modules, "uvicorn", None)
     refused("serve", model, words=("needs uvicorn", "pip install 'vitlab[serve]'"))

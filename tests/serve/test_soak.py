@@ -19,7 +19,6 @@ import pytest
 from tests.serve.conftest import PNG
 from tests.serve.process import Load, started
 
-
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n"
 BODY = b"Content-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
 
@@ -57,7 +56,7 @@ def test_many_requests_good_and_bad_leave_memory_files_and_children_as_they_were
     subprocess.run(
         [sys.executable, shared / "nasty" / "make_nasty.py", tmp_path], check=True, stdout=subprocess.DEVNULL
     )
-    nasty = [path.read_bytes() for path in sorted((tmp_path / "images").iterdir()) if path.is_file()]
+    nasty = [path.read_bytes() for path in sorted((tmp_path / "images").rglob("*")) if path.is_file()]
     with started(model) as (process, said), ThreadPoolExecutor(8) as clients:
         port = int(said["url"].rpartition(":")[2])
 
@@ -121,7 +120,7 @@ def test_altered_images_and_bodies_never_break_it(model, photos, shared, tmp_pat
     subprocess.run(
         [sys.executable, shared / "nasty" / "make_nasty.py", tmp_path], check=True, stdout=subprocess.DEVNULL
     )
-    files = [path.read_bytes() for path in sorted((tmp_path / "images").iterdir()) if path.is_file()]
+    files = [path.read_bytes() for path in sorted((tmp_path / "images").rglob("*")) if path.is_file()]
     files = [data for data in files if len(data) < 100_000]
     counts = Counter()
     with started(model) as (process, said), ThreadPoolExecutor(4) as clients:

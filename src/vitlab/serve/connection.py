@@ -47,7 +47,7 @@ class Connection(H11Protocol):
         if len(others) >= self._settings.max_connections:
             slow = [one for one in others if one.phase is not _Phase.ANSWERING]
             if slow:
-                min(slow, key=lambda one: one.since).transport.abort()
+                min(slow, key=_since).transport.abort()
             else:
                 self._refuse(503, "there are as many connections as there may be", b"retry-after: 1\r\n")
 
@@ -82,6 +82,8 @@ class Connection(H11Protocol):
             self._enter(_Phase.READING if arriving else _Phase.ANSWERING)
         elif self.conn.their_state is h11.SEND_BODY:
             self._enter(_Phase.READING)  # the rest of a body that was refused
+        elif not self.conn.trailing_data[0]:
+            self._enter(_Phase.IDLE)
 
     def _enter(self, phase: _Phase) -> None:
         if self._timer and phase is self.phase:
@@ -107,3 +109,7 @@ class Connection(H11Protocol):
         head = b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
         self.transport.write(head % (status, len(body)) + more + b"\r\n" + body)
         self.transport.close()
+
+
+def _since(connection: Connection) -> float:
+    return connection.since

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 
-from vitlab.errors import BusyError, ImageError
+from vitlab.errors import BusyError, ImageError, RequestError
 from vitlab.serve.body import BYTES, JSON
 from vitlab.serve.examples import Sample
 from vitlab.serve.gate import LEFT, Gate
@@ -101,12 +101,13 @@ Count = Annotated[int, Query(ge=1, le=100_000, description="How many classes to 
 def create_app(
     predictors: Mapping[str, Predictor], settings: ServeSettings | None = None, examples: Sequence[Sample] = ()
 ) -> FastAPI:
-    """Return the API as an ASGI application for `predictors` by name; its limits are those of `settings`.
+    """Return the API as an ASGI application; see `vitlab.create_app`.
 
-    At `/` is a page to try them on `examples` and images of one's own.
-
-    `vitlab serve` runs it with time limits on connections too (`serve.server`); another server has to bring its own.
+    Raises:
+        RequestError: there is no predictor.
     """
+    if not predictors:
+        raise RequestError("create_app", "there is no model to serve", "give one, by a name")
     service = Service(predictors, settings or ServeSettings())
 
     @asynccontextmanager

@@ -55,10 +55,11 @@ def main() -> None:
 
 
 def _limit(extra: int) -> None:
-    """Bound memory, and forbid files and core dumps."""
-    with open("/proc/self/statm") as statm:
-        now = int(statm.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + extra, now + extra))
+    """Forbid files and core dumps, and on Linux bound memory: elsewhere no such limit works."""
+    if sys.platform == "linux":
+        with open("/proc/self/statm") as statm:
+            now = int(statm.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + extra, now + extra))
     for which in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
         resource.setrlimit(which, (0, 0))
 

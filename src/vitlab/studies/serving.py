@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.errors import RequestError
+from vitlab.serve.app import create_app, part
 from vitlab.serve.examples import Sample
 from vitlab.serve.predict import Predictor
 from vitlab.serve.settings import ServeSettings
@@ -40,7 +41,7 @@ class Serving:
             RequestError: a model is not there or has no head, two have one name, the address is in use, or an extra is missing.
             DataError: there is no data set `examples`.
         """
-        server = _server()
+        server = part("server")
         places = named(models)
         opened = server.listen(settings)
         try:
@@ -60,9 +61,7 @@ class Serving:
 
     def models(self) -> list[dict[str, Any]]:
         """Return what a client may want to know of each model."""
-        from vitlab.serve.http import described
-
-        return [described(name, predictor) for name, predictor in self.predictors.items()]
+        return [part("http").described(name, predictor) for name, predictor in self.predictors.items()]
 
     def lines(self) -> list[str]:
         """Return in words what is served and where."""
@@ -72,6 +71,8 @@ class Serving:
             lines.append(
                 f"  {name}: {len(one.classes)} classes, {size}, {one.engine.name}, batches of {one.batch_size}"
             )
+        if self.settings.host not in ("127.0.0.1", "::1", "localhost"):
+            lines.append("  whoever reaches this address may ask: there is no password")
         return lines
 
     def run(self, started: Callable[[], None]) -> None:
@@ -81,10 +82,8 @@ class Serving:
             KeyboardInterrupt: Ctrl-C stopped it.
             VitlabError: it was ended before everything was answered.
         """
-        from vitlab.serve.http import create_app
-
         app = create_app(self.predictors, self.settings, self.examples)
-        _server().Server(app, self.opened, started).run_until_stopped()
+        part("server").Server(app, self.opened, started).run_until_stopped()
 
 
 def named(models: Sequence[str]) -> dict[str, str]:
@@ -111,13 +110,3 @@ def _called(model: str) -> str:
     for ending in (".safetensors", ".npz", ".bin", ".pth", ".onnx"):
         name = name.removesuffix(ending)
     return _ODD.sub("-", name).strip("-.")[:64] or "model"
-
-
-def _server() -> Any:
-    try:
-        from vitlab.serve import server
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "vitlab":
-            raise
-        raise RequestError("serve", f"needs {error.name}", "pip install 'vitlab[serve]'") from None
-    return server
