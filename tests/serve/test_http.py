@@ -97,7 +97,7 @@ def test_the_description_names_every_address_and_fetches_no_page_from_elsewhere(
         ("DELETE", "/v1/models", 405),
         ("OPTIONS", "/v1/predict", 405),
         ("POST", "/healthz", 405),
-        ("GET", "/", 404),
+        ("GET", "/page", 404),
         ("GET", "/v1/predict/", 404),
         ("GET", "/v1/../healthz", 404),
         ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404),
