@@ -9,6 +9,7 @@ import fewshot
 import input as input_path
 import last_block
 import loading
+import serving
 import table_reading
 import torch
 import training
@@ -27,6 +28,7 @@ def main() -> None:
         table_reading.measure,
         features.measure,
         fewshot.measure,
+        serving.measure,
     )
     rows = [row for measure in scripts for row in measure()]
     where = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"

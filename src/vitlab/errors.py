@@ -83,6 +83,10 @@ class WeightsError(RequestError):
     """A file holds no weights, or weights that do not fit the model."""
 
 
+class BusyError(VitlabError):
+    """A server has as much to do as it may have; in a moment there is room again."""
+
+
 class DownloadError(RequestError):
     """A file cannot be downloaded, or what came is not what was asked for."""
 

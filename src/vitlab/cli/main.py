@@ -20,6 +20,7 @@ from vitlab.cli.predict import predict
 from vitlab.cli.pretrain import pretrain
 from vitlab.cli.recipes import recipes
 from vitlab.cli.runs import runs
+from vitlab.cli.serve import serve
 from vitlab.cli.verify import verify
 from vitlab.cli.vtab import vtab
 
@@ -34,6 +35,7 @@ verbs = (
     fewshot,
     vtab,
     predict,
+    serve,
     inspect,
     cost,
     convert,
