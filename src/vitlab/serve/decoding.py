@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-import vitlab
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.scan import cores
 from vitlab.data.source import Pixels
@@ -108,7 +107,7 @@ class _Process:
         """Start the worker, in place of the one before; it takes a moment until it hears."""
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "vitlab.serve.worker", str(theirs.fileno()), str(self._extra)]
-        where = os.environ | {"PYTHONPATH": str(Path(vitlab.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        where = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
         with theirs:
             self._process = subprocess.Popen(
                 command,
