@@ -44,7 +44,9 @@ class Answer:
         """The reason, which says nothing of the server's inside."""
         reason = self.json["error"]
         assert list(self.json) == ["error"] and reason
-        assert not any(word in reason for word in ("Traceback", "/site-packages", ".py", "0x", "/tmp", "\n")), reason
+        assert not any(word in reason for word in ("Traceback", "/site-packages", ".py", " at 0x", "/tmp", "\n")), (
+            reason
+        )
         return reason
 
 

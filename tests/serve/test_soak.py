@@ -116,7 +116,6 @@ def test_200_sockets_that_send_a_byte_a_second_do_not_stop_a_client(model, photo
 @pytest.mark.slow
 def test_altered_images_and_bodies_never_break_it(model, photos, shared, tmp_path):
     """For VITLAB_FUZZ seconds files of the corpus with bytes changed, cut, doubled, are sent as they are and in JSON."""
-    until = time.monotonic() + float(os.environ.get("VITLAB_FUZZ", "30"))
     subprocess.run(
         [sys.executable, shared / "nasty" / "make_nasty.py", tmp_path], check=True, stdout=subprocess.DEVNULL
     )
@@ -124,6 +123,7 @@ def test_altered_images_and_bodies_never_break_it(model, photos, shared, tmp_pat
     files = [data for data in files if len(data) < 100_000]
     counts = Counter()
     with started(model) as (process, said), ThreadPoolExecutor(4) as clients:
+        until = time.monotonic() + float(os.environ.get("VITLAB_FUZZ", "30"))
         port = int(said["url"].rpartition(":")[2])
 
         def ask(seed):
@@ -139,12 +139,12 @@ def test_altered_images_and_bodies_never_break_it(model, photos, shared, tmp_pat
                 connection.request("POST", "/v1/predict", data, {"Content-Type": kind})
                 answer = connection.getresponse()
                 body = answer.read()
+                connection.close()
                 counts[answer.status] += 1
                 assert answer.status in (200, 400, 422), (seed, body)
                 assert answer.status == 200 or not any(
-                    word in body for word in (b"Traceback", b"0x7", b"/site-packages")
+                    word in body for word in (b"Traceback", b" at 0x", b"/site-packages")
                 )
-                connection.close()
 
         list(clients.map(ask, range(4)))
         print(counts)
