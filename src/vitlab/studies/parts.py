@@ -38,7 +38,11 @@ class Parts:
     @property
     def folder(self) -> Path:
         """Where the parts are until they are joined; hidden, so that no pattern and no data set takes it for images."""
-        return self.out.with_name(f".{self.out.name}.parts")
+        return _folder_of(self.out)
+
+    @property
+    def _count(self) -> int:
+        return -(-self.rows // self.part_rows)
 
     def range(self, part: int) -> range:
         """Return the rows of a part."""
@@ -46,7 +50,7 @@ class Parts:
 
     def missing(self) -> list[int]:
         """Return the parts that are not there, or not whole."""
-        return [part for part in range(-(-self.rows // self.part_rows)) if not self._is_whole(part)]
+        return [part for part in range(self._count) if not self._is_whole(part)]
 
     def has(self, part: int) -> bool:
         """Return whether a part is there."""
@@ -63,32 +67,18 @@ class Parts:
         with writing(self.folder):
             files.write_atomic(self._path(part), content.getvalue())
 
-    def tables(self) -> Iterator[Any]:
-        """Yield all parts in order.
-
-        Raises:
-            PredictionError: one cannot be read.
-        """
-        for part in range(-(-self.rows // self.part_rows)):
-            try:
-                with _parquet.ParquetFile(self._path(part)) as file:
-                    yield file.read(use_threads=False)
-            except (OSError, pa.ArrowException) as error:
-                what = f"cannot be read ({' '.join(str(error).split())})"
-                raise PredictionError(self._path(part), what, "remove it; the same command makes it again") from None
-
-    def join(self, tables: Iterator[Any], schema: Any, made_by: Mapping[str, Any], write: Write) -> None:
-        """Write the whole table and give it its name; then remove the parts.
+    def join(self, schema: Any, made_by: Mapping[str, Any], write: Write) -> int:
+        """Write the whole table and give it its name, then remove the parts; return how many rows have an error.
 
         Raises:
             PredictionError: the disk is full or failing, or a part cannot be read.
             DataError: there is a file of that name by now.
         """
-        draft = self.out.with_name(f".{self.out.name}.part")
+        draft, bad = self.out.with_name(f".{self.out.name}.part"), [0]
         try:
             with writing(self.out):
                 with draft.open("wb") as file:
-                    write(tables, schema, made_by, file)
+                    write(self._tables(bad), schema, made_by, file)
                     file.flush()
                     os.fsync(file.fileno())
                 check_free(self.out)
@@ -98,18 +88,20 @@ class Parts:
         finally:
             with writing(draft):
                 files.remove(draft)
-        self.sweep()
+        _sweep(self.folder)
+        return sum(bad)
 
-    def is_joined(self) -> bool:
-        """Return whether the table is finished, and only its parts were left."""
-        return self.out.exists() and (self.folder / _JOINED).exists()
-
-    def sweep(self) -> None:
-        """Remove the parts; what says that they are joined goes last."""
-        with writing(self.folder):
-            for path in sorted(self.folder.iterdir(), key=lambda path: path.name == _JOINED):
-                files.remove(path)
-            files.remove(self.folder)
+    def _tables(self, bad: list[int]) -> Iterator[Any]:
+        """Yield all parts in order, and add to `bad` how many rows of each have an error."""
+        for part in range(self._count):
+            try:
+                with _parquet.ParquetFile(self._path(part)) as file:
+                    table = file.read(use_threads=False)
+            except (OSError, pa.ArrowException) as error:
+                what = f"cannot be read ({' '.join(str(error).split())})"
+                raise PredictionError(self._path(part), what, "remove it; the same command makes it again") from None
+            bad.append(len(table) - table["error"].null_count)
+            yield table
 
     @contextmanager
     def claimed(self, job: Mapping[str, Any]) -> Generator[None]:
@@ -124,8 +116,8 @@ class Parts:
             lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which no process that reads for this one inherits
+            except (BlockingIOError, PermissionError):
                 raise DataError(self.out, "is being made by another process", "wait, or choose another --out") from None
             with self._kept():
                 if self._any() and (self.folder / _JOB).exists():
@@ -169,6 +161,24 @@ class Parts:
             return _parquet.read_metadata(self._path(part)).num_rows == len(self.range(part))
         except (OSError, pa.ArrowException):
             return False
+
+
+def _folder_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.parts")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the parts; what says that they are joined goes last."""
+    with writing(folder):
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == _JOINED):
+            files.remove(path)
+        files.remove(folder)
+
+
+def sweep_finished(out: Path) -> None:
+    """Remove the parts of the table `out` where it is finished, and only they were left."""
+    if out.exists() and (_folder_of(out) / _JOINED).exists():
+        _sweep(_folder_of(out))
 
 
 def check_free(out: Path) -> None:

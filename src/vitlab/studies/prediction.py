@@ -28,7 +28,7 @@ from vitlab.errors import BadImagesError, ImageError, RankError
 from vitlab.ranks import ALONE, Ranks
 from vitlab.serve.predict import Prediction, Predictor
 from vitlab.studies.evaluation import DEFAULT, Reading
-from vitlab.studies.parts import Parts, check_free
+from vitlab.studies.parts import Parts, check_free, sweep_finished
 from vitlab.studies.plan import choose_device
 from vitlab.studies.predicted import Answer, Columns, writer_for
 from vitlab.weights.load import find
@@ -128,12 +128,10 @@ def predict_to_file(
     """
     write = writer_for(wanted.out)
     if ranks.first:
-        finished = Parts(wanted.out, 0, 1)
-        if finished.is_joined():
-            finished.sweep()
+        sweep_finished(wanted.out)
         check_free(wanted.out)
     predictor = _predictor(wanted.model, wanted.reading, wanted.device)
-    gallery = open_gallery(wanted.places, ranks.tell(_stdin(wanted.places)), labelled=True)
+    gallery = open_gallery(wanted.places, ranks.tell(_stdin(wanted.places) if ranks.first else ""), labelled=True)
     columns = Columns(wanted.top, gallery.labelled(frozenset(predictor.classes)), wanted.features)
     job = _job(wanted, predictor, gallery, columns)
     parts = Parts(wanted.out, len(gallery), predictor.batch_size * max(1, _PART_ROWS // predictor.batch_size))
@@ -154,15 +152,8 @@ def predict_to_file(
             return None
         while not all(map(parts.has, missing)):  # of ranks that are slower; who launched them sees one that dies
             time.sleep(_POLL_SECONDS)
-        seconds, bad = time.monotonic() - begun, 0
-
-        def counted() -> Iterator[Any]:
-            nonlocal bad
-            for table in parts.tables():
-                bad += len(table) - table["error"].null_count
-                yield table
-
-        parts.join(counted(), columns.schema, _made_by(predictor, job), write)
+        seconds = time.monotonic() - begun
+        bad = parts.join(columns.schema, _made_by(predictor, job), write)
     return Written(wanted.out, len(gallery), bad, left, seconds, _engine(predictor, wanted))
 
 
