@@ -9,6 +9,7 @@ import fewshot
 import input as input_path
 import last_block
 import loading
+import prediction
 import table_reading
 import torch
 import training
@@ -26,6 +27,7 @@ def main() -> None:
         loading.measure,
         table_reading.measure,
         features.measure,
+        prediction.measure,
         fewshot.measure,
     )
     rows = [row for measure in scripts for row in measure()]

@@ -144,7 +144,7 @@ class Parts:
 
     def _refuse_other(self, job: Mapping[str, Any]) -> None:
         """Refuse to go on with parts of another job; what differs is named."""
-        before = read_json(self.folder / _JOB)
+        before = stored(self.out)
         changed = [name for name in {**before, **job} if before.get(name) != job.get(name)]
         if changed:
             told = ", ".join(_difference(name, before.get(name), job.get(name)) for name in changed)
@@ -173,6 +173,12 @@ def _sweep(folder: Path) -> None:
         for path in sorted(folder.iterdir(), key=lambda path: path.name == _JOINED):
             files.remove(path)
         files.remove(folder)
+
+
+def stored(out: Path) -> dict[str, Any]:
+    """Return the job that the parts of the table `out` are of; nothing where there are none."""
+    path = _folder_of(out) / _JOB
+    return read_json(path) if path.exists() else {}
 
 
 def sweep_finished(out: Path) -> None:

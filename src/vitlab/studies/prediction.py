@@ -28,9 +28,9 @@ from vitlab.errors import BadImagesError, ImageError, RankError
 from vitlab.ranks import ALONE, Ranks
 from vitlab.serve.predict import Prediction, Predictor
 from vitlab.studies.evaluation import DEFAULT, Reading
-from vitlab.studies.parts import Parts, check_free, sweep_finished
+from vitlab.studies.parts import Parts, check_free, stored, sweep_finished
 from vitlab.studies.plan import choose_device
-from vitlab.studies.predicted import Answer, Columns, writer_for
+from vitlab.studies.predicted import Answer, Columns, Write, writer_for
 from vitlab.weights.load import find
 
 Seen = Callable[[int, int], None]
@@ -40,6 +40,7 @@ _PART_ROWS = 1024  # of a part at most: what an interruption may lose on each ra
 _CHUNK = 32  # images that a process reads ahead of its turn, which wait in memory
 _FEW = 64  # images for which no process is started unasked
 _POLL_SECONDS = 0.1
+_THREADS = "the number of threads"
 _Looked = tuple[str, "Pixels | ImageError"]
 
 
@@ -120,7 +121,8 @@ def predict_to_file(
     """Write what the model says of every image, a row each in their order, and return what was written, on the first of `ranks`.
 
     The bytes do not depend on `workers` and `ranks`, which share the parts, nor on interruptions: the same command goes on with the
-    parts that are there. A bad image has a row with its error. Memory is bounded by a part, and some sixty bytes an image.
+    parts that are there, and with the number of threads that they were begun with, for sums in another order round differently. A
+    bad image has a row with its error. Memory is bounded by a part, and some sixty bytes an image.
 
     Raises:
         RequestError: there is no model or nothing at a place, `out` is there already, or parts of something else are beside it.
@@ -130,6 +132,12 @@ def predict_to_file(
     if ranks.first:
         sweep_finished(wanted.out)
         check_free(wanted.out)
+    with _threads(ranks.tell(stored(wanted.out).get(_THREADS, torch.get_num_threads()) if ranks.first else None)):
+        return _write(wanted, write, ranks, seen, say)
+
+
+def _write(wanted: Wanted, write: Write, ranks: Ranks, seen: Seen, say: Callable[[str], None]) -> Written | None:
+    """Do it on as many threads as there are."""
     predictor = _predictor(wanted.model, wanted.reading, wanted.device)
     gallery = open_gallery(wanted.places, ranks.tell(_stdin(wanted.places) if ranks.first else ""), labelled=True)
     columns = Columns(wanted.top, gallery.labelled(frozenset(predictor.classes)), wanted.features)
@@ -155,6 +163,17 @@ def predict_to_file(
         seconds = time.monotonic() - begun
         bad = parts.join(columns.schema, _made_by(predictor, job), write)
     return Written(wanted.out, len(gallery), bad, left, seconds, _engine(predictor, wanted))
+
+
+@contextmanager
+def _threads(count: int) -> Generator[None]:
+    """Compute on so many threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _make(
@@ -273,6 +292,7 @@ def _job(wanted: Wanted, predictor: Predictor, gallery: Gallery, columns: Column
         "the preparation of images (--decoding, --max-pixels)": json.dumps(to_json(predictor.spec), sort_keys=True),
         "the engine": _engine(predictor, wanted),
         "the batch": predictor.batch_size,
+        _THREADS: torch.get_num_threads(),
         "the version of vitlab": version("vitlab"),
         "the version of torch": torch.__version__,
     }
