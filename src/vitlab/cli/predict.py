@@ -55,8 +55,6 @@ def predict(
     """Name what is on images: on the screen, or of any number of them into a file."""
     from vitlab.errors import SettingsError
 
-    how = None if decoding is None else decoding.value
-    skip = on_bad_image == options.OnBadImage.SKIP
     several = (processes or 1) > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
     for flag, given in {"--features": features, "--processes": several}.items():
         if given and out is None:
@@ -66,9 +64,7 @@ def predict(
 
         raise SystemExit(launch(processes or 1, sys.argv[1:], "the same command goes on"))
 
-    from vitlab.studies.evaluation import Reading
-
-    reading = Reading(how, max_pixels, skip_bad=skip)
+    reading = options.to_reading(decoding, max_pixels, on_bad_image)
     if out is not None:
         from vitlab.studies.prediction import Wanted
 
