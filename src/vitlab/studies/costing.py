@@ -1,6 +1,5 @@
 """What a person asks about cost: a model by its parts, the compute of its training, and the time that takes."""
 
-import math
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
