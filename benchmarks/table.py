@@ -9,6 +9,7 @@ import fewshot
 import input as input_path
 import last_block
 import loading
+import prediction
 import serving
 import table_reading
 import torch
@@ -27,6 +28,7 @@ def main() -> None:
         loading.measure,
         table_reading.measure,
         features.measure,
+        prediction.measure,
         fewshot.measure,
         serving.measure,
     )

@@ -79,6 +79,10 @@ class PackError(VitlabError):
     """A data set could not be packed to the end; what is packed is kept, and the same command goes on from there."""
 
 
+class PredictionError(VitlabError):
+    """Predictions could not be written to the end; what is done is kept, and the same command goes on from there."""
+
+
 class WeightsError(RequestError):
     """A file holds no weights, or weights that do not fit the model."""
 
