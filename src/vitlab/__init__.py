@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vitlab.evals.paired import compare as compare
     from vitlab.inspection import figures as figures
     from vitlab.models.catalog import build_named
+    from vitlab.serve.export import export as export
     from vitlab.serve.predict import Predictor as Predictor
     from vitlab.studies.finetune import finetune as finetune
     from vitlab.studies.finetune import resume as resume
@@ -47,6 +48,7 @@ _PLACES = {
     "compare": "vitlab.evals.paired:compare",
     "convert": "vitlab.weights.convert:convert",
     "cost": "vitlab.cost:",
+    "export": "vitlab.serve.export:export",
     "fewshot": "vitlab.evals.fewshot:fewshot",
     "figures": "vitlab.inspection.figures:",
     "finetune": "vitlab.studies.finetune:finetune",
@@ -73,6 +75,7 @@ __all__ = [
     "compare",
     "convert",
     "cost",
+    "export",
     "fewshot",
     "figures",
     "finetune",

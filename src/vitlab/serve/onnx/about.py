@@ -17,7 +17,7 @@ _PARTS = ("settings", "image_spec", "classes", "probabilities")
 
 
 def metadata(model: Classifier) -> dict[str, str]:
-    """Return what goes into the file: "vitlab.format", and in JSON "vitlab.settings", ".image_spec", ".classes", ".probabilities"."""
+    """Return what goes into the file: "vitlab.format", and as JSON "vitlab.settings", "vitlab.image_spec", …"""
     header = json.loads(header_of(model)[HEADER])
     parts = {f"{_PREFIX}{name}": json.dumps(header[name], ensure_ascii=False) for name in _PARTS}
     return {f"{_PREFIX}format": FORMAT, **parts}

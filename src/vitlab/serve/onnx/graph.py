@@ -29,11 +29,10 @@ class Graph:
         self.weights: dict[str, NDArray[Any]] = {}
         self.modules = {module: name for name, module in model.named_modules()}
 
-    def op(self, kind: str, *inputs: Value, name: str = "", outputs: int = 1, **attributes: Any) -> Value:
-        """Add a node and return its output; of several, the first, and the others have its name with ".1", ".2", …"""
+    def op(self, kind: str, *inputs: Value, name: str = "", **attributes: Any) -> Value:
+        """Add a node and return its output, which has its name."""
         name = name or f"{kind}_{len(self.nodes)}"
-        names = [name, *(f"{name}.{index}" for index in range(1, outputs))]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, name=name, **attributes))
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
     def weight(self, name: str, values: Tensor | NDArray[Any]) -> Value:
@@ -52,7 +51,7 @@ class Graph:
     def number(self, value: float) -> Value:
         """Return a float32 constant."""
         name = f"number_{value!r}"
-        return name if name in self.weights else self.weight(name, np.float32(value).reshape(()))
+        return name if name in self.weights else self.weight(name, np.array(value, np.float32))
 
     def ints(self, *values: int) -> Value:
         """Return an int64 constant [count]."""

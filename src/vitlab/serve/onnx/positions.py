@@ -1,8 +1,8 @@
 """Positions as nodes (appendix D.4): constants, or in a graph for any size resized to the grid of the images that come.
 
-Resizing is what `vitlab.load` does for another image size, in float32: bilinear with aligned corners (`nn.position.resize_table`),
-and for offsets `nn.relative.resize_offsets`. A bilinear table is a product with a matrix along each axis, whose rows hold the shares
-of two neighbours.
+Resizing is what `vitlab.load` does for another image size, in float32: bilinear with aligned corners
+(`nn.position.resize_table`), and for offsets `nn.relative.resize_offsets`. Bilinear is a product with a matrix along each axis,
+whose rows hold the shares of two neighbours.
 """
 
 import math
@@ -78,9 +78,7 @@ def patch_rows(g: Graph, position: nn.Module, layout: Layout) -> Value:
             omega = np.exp(-exponent * math.log(kind.temperature)).astype(np.float32)
             name = f"{g.modules[position]}.omega"
             value = name if name in g.weights else g.weight(name, omega)
-            return _crossed(
-                g, _waves(g, layout.columns, value), _waves(g, layout.rows, value), layout, 2 * quarter
-            )
+            return _crossed(g, _waves(g, layout.columns, value), _waves(g, layout.rows, value), layout, 2 * quarter)
 
 
 def _known(position: nn.Module) -> LearnedPosition | FactoredPosition | SinCosPosition:

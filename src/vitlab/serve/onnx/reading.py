@@ -27,11 +27,51 @@ MAX_NUMBER = 1 << 20
 MAX_VOLUME = 1 << 28
 """How many numbers a constant shape may ask for."""
 END = 2**63 - 1
-OPERATORS = frozenset(
-    "Abs Add AveragePool Cast Concat Conv Cos DequantizeLinear Div Einsum Equal Expand Floor Gather GatherElements Gelu Identity "
-    "InstanceNormalization LayerNormalization MatMul Max MaxPool Min Mul Neg Pad QuantizeLinear Range ReduceMean Relu Reshape "
-    "Round Shape Sin Slice Softmax Squeeze Sub Sum Tanh Transpose Unsqueeze Where".split()
-)
+OPERATORS = {
+    "Abs",
+    "Add",
+    "AveragePool",
+    "Cast",
+    "Concat",
+    "Conv",
+    "Cos",
+    "DequantizeLinear",
+    "Div",
+    "Einsum",
+    "Equal",
+    "Expand",
+    "Floor",
+    "Gather",
+    "GatherElements",
+    "Gelu",
+    "Identity",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "MatMul",
+    "Max",
+    "MaxPool",
+    "Min",
+    "Mul",
+    "Neg",
+    "Pad",
+    "QuantizeLinear",
+    "Range",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Round",
+    "Shape",
+    "Sin",
+    "Slice",
+    "Softmax",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Tanh",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+}
 """What `vitlab export` writes."""
 
 
@@ -96,7 +136,9 @@ def refuse_foreign(proto: ModelProto, path: Path) -> None:
     wrong += [f"{attribute.name} of {node.name}" for node, attribute in _attributes(graph.node) if _asks(attribute)]
     wrong += [f"the tensor {each.name}" for each in graph.initializer if _is_bomb(each)]
     if wrong:
-        raise WeightsError(path, f"has {wrong[0]}, which no exported model has", "give a graph that `vitlab export` wrote")
+        raise WeightsError(
+            path, f"has {wrong[0]}, which no exported model has", "give a graph that `vitlab export` wrote"
+        )
 
 
 def _attributes(nodes: Iterable[NodeProto]) -> list[tuple[NodeProto, AttributeProto]]:
@@ -144,7 +186,9 @@ def _external(graph: GraphProto, path: Path) -> bool:
         raise WeightsError(path, f"has its weights in {beside.name}, which is not beside it", "put the two together")
     size = beside.stat().st_size
     for each in outside:
-        place = {e.key: int(e.value) for e in each.external_data if e.key in ("offset", "length") and e.value.isdecimal()}
+        place = {
+            e.key: int(e.value) for e in each.external_data if e.key in ("offset", "length") and e.value.isdecimal()
+        }
         length = math.prod(each.dims) * tensor_dtype_to_np_dtype(each.data_type).itemsize
         if place.get("length") != length or place.get("offset", size) + length > size:
             raise WeightsError(path, f"does not fit {beside.name}", "export it again")

@@ -1,6 +1,6 @@
 """The layers of ResNets and of the hybrids' stem as nodes; kernels are standardised once, when the graph is written."""
 
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from vitlab.serve.onnx.graph import Dim, Graph, Value
 from vitlab.serve.onnx.positions import shares
 
 _ALMOST_ZERO = 1e-30
-"""onnxruntime (1.22 to 1.31) joins zeros around an image with the pool behind them, which then ignores what is outside the image."""
+"""onnxruntime (1.31) joins zeros around an image with the pool behind them, which then ignores what is outside."""
 
 
 def convolution(g: Graph, x: Value, layer: StdConv) -> Value:
@@ -47,7 +47,7 @@ def root(g: Graph, x: Value, layer: Root) -> Value:
     x = convolution(g, x, layer.conv)
     if layer.norm is not None:
         x = _activated(g, x, layer.norm)
-    window = {"kernel_shape": [3, 3], "strides": [2, 2]}
+    window: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2]}
     match layer.pool:
         case "same":
             return g.op("MaxPool", x, auto_pad="SAME_UPPER", **window)
@@ -100,7 +100,7 @@ def _axial(g: Graph, x: Value, unit: AxialUnit) -> Value:
     x = g.transpose(x, 0, 3, 1, 2)
     if unit.stride == 1:
         return x
-    window = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    window: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
     return g.op("AveragePool", x, auto_pad="SAME_UPPER", count_include_pad=0, **window)
 
 

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from vitlab.errors import WeightsError
 from vitlab.models.classifier import Classifier
 from vitlab.serve.onnx.about import metadata
-from vitlab.serve.onnx.model import FEATURES, IMAGES, LOGITS, draw, to_proto
+from vitlab.serve.onnx.model import IMAGES, draw, to_proto
 
 _ERRORS_ONLY = 3
 
