@@ -9,7 +9,7 @@ from vitlab.errors import DataError, SettingsError, VitlabError, WeightsError
 from vitlab.serve.export import Exported, check_free, export
 from vitlab.studies.evaluation import default_source
 from vitlab.studies.plan import evaluation_source
-from vitlab.studies.recipe import RunSettings
+from vitlab.studies.recipe import InProgram, RunSettings
 from vitlab.studies.record import read_record
 from vitlab.train.run import CONFIG
 from vitlab.weights.load import load
@@ -57,6 +57,8 @@ def _evaluated_on(model: Path) -> AnySource | None:
     """Return what a run evaluated on, None where it is not there any more."""
     try:
         source = default_source(model)
+        if isinstance(source, InProgram):  # pyright: ignore[reportUnnecessaryIsInstance]
+            return None
         len(source)
     except (DataError, WeightsError):
         return None
@@ -73,7 +75,7 @@ def _calibration(asked: Asked, settings: RunSettings | None) -> AnySource:
         opened = open_data(asked.calibrate)
         found = opened.train if opened.train is not None else opened.whole
         return found if found is not None else evaluation_source(asked.calibrate)
-    if settings is None:
+    if settings is None or isinstance(settings.train_data, InProgram):
         raise DataError("--calibrate", "is missing", "give images like those that the model will see")
     return settings.train_data
 
@@ -87,7 +89,8 @@ def facts_of(model: Path, settings: RunSettings) -> list[str]:
         return lines
     for name, source in settings.evals.items():
         found = {key.split("/", 1)[1]: value for key, value in record.last.items() if key.startswith(f"{name}/")}
+        count = found.get("count")
         figures = ", ".join(f"{key} {value:.4g}" for key, value in found.items() if key != "count")
         if figures:
-            lines.append(f"On {found.get('count', len(source)):,.0f} images of {source}: {figures}.")
+            lines.append(f"On {'the' if count is None else f'{count:,.0f}'} images of {source}: {figures}.")
     return lines

@@ -53,6 +53,8 @@ def quantise(path: Path, out: Path, batches: Iterable[NDArray[np.uint8]]) -> Non
         calibrate_method=CalibrationMethod.MinMax,
     )
     written = onnx.load_model(str(out))
+    for tensor in written.graph.initializer:  # each in one form: its bytes
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
     onnx.helper.set_model_props(written, {k: v for k, v in _properties(written).items() if k != _PREPARED})
     written.producer_name = proto.producer_name
     del written.opset_import[:]
