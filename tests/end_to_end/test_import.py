@@ -18,6 +18,7 @@ VERBS = (
     "predict",
     "cost",
     "convert",
+    "export",
     "models",
     "recipes",
     "runs",

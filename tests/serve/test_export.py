@@ -78,7 +78,7 @@ def test_outputs_that_are_no_numbers_are_not_taken_for_equal(model, tmp_path):
         export(model, tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize("taken", ["model.onnx", "model.md", "model.onnx.data"])
+@pytest.mark.parametrize("taken", ["model.onnx", "model.onnx.md", "model.onnx.data"])
 def test_nothing_is_overwritten(model, tmp_path, taken):
     (tmp_path / taken).write_text("mine")
     with pytest.raises(WeightsError, match=f"{taken}: exists already"):
@@ -102,7 +102,7 @@ def test_a_model_of_any_size_is_checked_at_another_one(model, tmp_path):
     assert export(model, tmp_path / "model.onnx", dynamic_size=True).deviation < 1e-5
     session = open_graph(tmp_path / "model.onnx").session
     assert session.run(np.zeros((2, 3, 20, 12), np.uint8))["logits"].shape == (2, 3)
-    assert "any height and width" in (tmp_path / "model.md").read_text()
+    assert "any height and width" in (tmp_path / "model.onnx.md").read_text()
 
 
 def test_a_model_without_a_head_gives_features(make_model, tmp_path):
@@ -128,7 +128,7 @@ def test_eight_bits_answer_nearly_as_thirty_two_and_it_is_written_down(model, tm
     before, after = done.int8.top1
     assert abs(before - after) < 0.2
     assert json.loads(properties(tmp_path / "model.onnx")["vitlab.int8"])["same"] == done.int8.same
-    assert "int8: the same class on" in (tmp_path / "model.md").read_text()
+    assert "int8: the same class on" in (tmp_path / "model.onnx.md").read_text()
     nodes = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
     assert "QuantizeLinear" in nodes
     found = Predictor.load(tmp_path / "model.onnx").predict(images.images)
@@ -151,7 +151,7 @@ def test_the_program_on_the_card_runs_and_gives_the_same_class(model, tmp_path, 
     export(model, tmp_path / "model.onnx", facts=["On 7 images of photos: top1 0.9."])
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    card = (tmp_path / "model.md").read_text()
+    card = (tmp_path / "model.onnx.md").read_text()
     assert "On 7 images of photos: top1 0.9." in card and "0 ant, 1 bee, 2 cat" in card and "## Licence" in card
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1].replace("image.jpg", "image.png")
     code = code.replace("print(outputs[0].argmax(axis=1))", "print(*outputs[0][0])")

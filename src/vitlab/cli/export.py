@@ -14,7 +14,7 @@ def export(
     out: Annotated[
         Path,
         typer.Argument(
-            help="The file to make: an ONNX graph (.onnx), or a program of torch.export (.pt2). A model card (.md) goes beside it."
+            help="The file to make: an ONNX graph (.onnx) or a program of torch.export (.pt2). A model card goes beside it."
         ),
     ],
     image_size: Annotated[

@@ -80,7 +80,7 @@ def export(
     calibrate: Source | None = None,
     facts: Sequence[str] = (),
 ) -> Exported:
-    """Write `model` to `out`, an ONNX graph (.onnx) or a program of torch.export (.pt2), with a model card beside it (.md).
+    """Write `model` to `out`, an ONNX graph (.onnx) or a program of torch.export (.pt2), with a model card beside it (`out`.md).
 
     Both take images as `ImageSpec.prepare` makes them, uint8 [b, 3, h, w] with any b, normalise them themselves, and give logits
     [b, k] and features [b, r]. With `dynamic_size` an ONNX graph takes any height and width, and resizes positions as
@@ -93,16 +93,8 @@ def export(
         SettingsError: the name ends in neither, or an option is not for that kind of file; onnx is not installed.
     """
     out = Path(out)
-    asked = {"--dynamic-size": dynamic_size, "--int8": calibrate is not None}
-    if out.suffix not in (".onnx", ".pt2"):
-        raise SettingsError(str(out), "is neither an .onnx nor a .pt2 file", "end its name in one of them")
-    if out.suffix == ".pt2" and any(asked.values()):
-        raise SettingsError(
-            next(name for name, given in asked.items() if given), "is for ONNX files", "end OUT in .onnx"
-        )
-    if out.suffix == ".onnx":
-        need_onnx(str(out))
-    card = out.with_suffix(".md")
+    _check_kind(out, {"--dynamic-size": dynamic_size, "--int8": calibrate is not None})
+    card = out.with_name(f"{out.name}.md")
     places = [out, card, out.with_name(f"{out.name}.data")]
     for place in places:
         check_free(place)
@@ -123,6 +115,17 @@ def export(
     finally:
         files.remove(draft)
     return Exported(out, card, exported.deviation, exported.images, exported.data, exported.int8)
+
+
+def _check_kind(out: Path, asked: dict[str, bool]) -> None:
+    """Refuse a name that says no kind of file, and what was `asked` for and is not for that kind."""
+    if out.suffix not in (".onnx", ".pt2"):
+        raise SettingsError(str(out), "is neither an .onnx nor a .pt2 file", "end its name in one of them")
+    given = [name for name, wanted in asked.items() if wanted]
+    if out.suffix == ".pt2" and given:
+        raise SettingsError(given[0], "is for ONNX files", "end OUT in .onnx")
+    if out.suffix == ".onnx":
+        need_onnx(str(out))
 
 
 def check_free(place: Path) -> None:
