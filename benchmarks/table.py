@@ -6,6 +6,7 @@ from pathlib import Path
 import checkpoints
 import features
 import fewshot
+import inference
 import input as input_path
 import last_block
 import loading
@@ -22,6 +23,7 @@ BEGIN, END = "<!-- table: written by table.py -->", "<!-- end of table -->"
 def main() -> None:
     scripts = (
         last_block.measure,
+        lambda: inference.measure(batches=(1, 8)),
         training.own,
         checkpoints.measure,
         input_path.measure,

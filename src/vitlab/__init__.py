@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vitlab.inspection import figures as figures
     from vitlab.models.catalog import build_named
     from vitlab.serve.app import create_app as create_app
+    from vitlab.serve.export import export as export
     from vitlab.serve.predict import Predictor as Predictor
     from vitlab.serve.settings import ServeSettings as ServeSettings
     from vitlab.studies.finetune import finetune as finetune
@@ -51,6 +52,7 @@ _PLACES = {
     "convert": "vitlab.weights.convert:convert",
     "cost": "vitlab.cost:",
     "create_app": "vitlab.serve.app:create_app",
+    "export": "vitlab.serve.export:export",
     "fewshot": "vitlab.evals.fewshot:fewshot",
     "figures": "vitlab.inspection.figures:",
     "finetune": "vitlab.studies.finetune:finetune",
@@ -79,6 +81,7 @@ __all__ = [
     "convert",
     "cost",
     "create_app",
+    "export",
     "fewshot",
     "figures",
     "finetune",

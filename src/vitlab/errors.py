@@ -99,6 +99,10 @@ class RunFolderError(RequestError):
     """A run folder exists, is in use, cannot be written, or cannot be continued."""
 
 
+class ExportError(VitlabError):
+    """What was written of a model does not answer as the model does; it was not kept."""
+
+
 class NonFiniteError(VitlabError):
     """The loss or a gradient stopped being a number; the weights are those before that step."""
 

@@ -19,6 +19,7 @@ VERBS = (
     "inspect",
     "cost",
     "convert",
+    "export",
     "models",
     "recipes",
     "runs",

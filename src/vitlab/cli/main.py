@@ -12,6 +12,7 @@ from vitlab.cli.convert import convert
 from vitlab.cli.cost import cost
 from vitlab.cli.demo import demo
 from vitlab.cli.evaluate import evaluate
+from vitlab.cli.export import export
 from vitlab.cli.fewshot import fewshot
 from vitlab.cli.finetune import finetune
 from vitlab.cli.inspect import inspect
@@ -39,6 +40,7 @@ verbs = (
     inspect,
     cost,
     convert,
+    export,
     models,
     recipes,
     runs,

@@ -194,7 +194,7 @@ def _chosen(model: str, data: str | None, skip_missing: bool) -> AnySource | Rem
         DataError: there is none.
         SettingsError: nobody says which images belong to it.
     """
-    source = _default_source(Path(model)) if data is None else evaluation_source(data)
+    source = default_source(Path(model)) if data is None else evaluation_source(data)
     if not skip_missing:
         len(source)  # lists it: one that is not whole is refused before anything asks for its labels
         return source
@@ -205,7 +205,12 @@ def _chosen(model: str, data: str | None, skip_missing: bool) -> AnySource | Rem
     return remaining
 
 
-def _default_source(model: Path) -> AnySource:
+def default_source(model: Path) -> AnySource:
+    """Return what the run `model` evaluated on.
+
+    Raises:
+        DataError: it is no run, or evaluated on nothing.
+    """
     path = model / "config.json"
     if not path.is_file():
         raise DataError("DATA", "is missing", "say which labelled images to evaluate on")
