@@ -19,6 +19,7 @@ from vitlab.nn.pooling import FirstPatch, Mean
 from vitlab.nn.position import NoPosition
 from vitlab.nn.stem import ResNetStem
 from vitlab.serve import abilities, looking
+from vitlab.serve.export import export
 from vitlab.serve.predict import Predictor
 
 RESNET = ResNetSettings(image_size=Size(8, 8), depths=(1,), root_width=32, num_classes=2)
@@ -181,3 +182,24 @@ def test_preparation_is_said_in_words():
     spec = ImageSpec(fit=CentralCrop(), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), decoding="pil-compat")
     cropped = " ".join(abilities.preparation(spec))
     assert "87.5 %" in cropped and "0.485, 0.456, 0.406" in cropped and "as stored" in cropped
+
+
+def test_of_a_graph_there_are_answers_and_the_reason_why_there_is_no_more(make_predictor, prepared, tmp_path):
+    predictor = make_predictor()
+    export(predictor.model, tmp_path / "model.onnx")
+    graph = Predictor.load(tmp_path / "model.onnx")
+    found = looking.look(graph, prepared, 2)
+    assert [one["name"] for one in found["top"]] == [name for name, _ in predictor.answer([prepared])[0].top(2)]
+    assert found["rollout"] is None
+    told = abilities.describe("graph", graph)
+    assert set(told["cannot"].values()) == {abilities.GRAPH} and told["attention"] is None
+    assert told["title"] == abilities.describe("model", predictor)["title"]
+    for refused in (
+        lambda: looking.attention_maps(graph, prepared, 0),
+        lambda: looking.relevance_map(graph, prepared, 0),
+        lambda: looking.answers_by_depth(graph, prepared),
+        lambda: looking.similarity_map(graph.inside),
+        lambda: looking.filter_sheet(graph.inside),
+    ):
+        with pytest.raises(looking.CannotShowError, match="exported graph"):
+            refused()

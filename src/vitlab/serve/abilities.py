@@ -4,23 +4,24 @@ from typing import Any
 
 from vitlab.data.preprocess import CentralCrop, ImageSpec, Squash
 from vitlab.inspection.attention import attends_globally
-from vitlab.models.classifier import Classifier
-from vitlab.models.vit import ViT
+from vitlab.models.classifier import AnySettings, Classifier
+from vitlab.models.vit import Axial, ViT, ViTSettings
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import AttentionPool, ClassToken, FirstPatch, Mean
 from vitlab.serve.predict import Predictor
 
 Json = dict[str, Any]
+GRAPH = "This is an exported graph: it answers, but nothing inside it can be looked at. Serve the run or its weights for that."
 MAX_MAP_BYTES = 16 << 20
 """The largest answer: every query of one head at 4,096 patches, as at 1,024 px with patches of 16."""
 
 
 def describe(name: str, predictor: Predictor) -> Json:
     """Return what the page has to know of a model before an image is there."""
-    model, spec = predictor.model, predictor.spec
+    model, spec = predictor.inside, predictor.spec
     found: Json = {
         "name": name,
-        "title": title_of(model),
+        "title": title_of(predictor.settings),
         "classes": len(predictor.classes),
         "probabilities": predictor.probabilities,
         "height": spec.height,
@@ -36,7 +37,7 @@ def describe(name: str, predictor: Predictor) -> Json:
             "lens": why_no_lens(model),
         },
     }
-    if attends_globally(model) and not found["cannot"]["attention"]:
+    if model is not None and attends_globally(model) and not found["cannot"]["attention"]:
         s = model.settings
         found["attention"] = {
             "rows": s.grid.rows,
@@ -50,15 +51,17 @@ def describe(name: str, predictor: Predictor) -> Json:
     return found
 
 
-def title_of(model: Classifier) -> str:
+def title_of(settings: AnySettings) -> str:
     """Return a model's family and dimensions in a line."""
-    family = model.settings.family.removeprefix("A ").removeprefix("An ")
-    axial = isinstance(model, ViT) and not attends_globally(model)
-    return f"{family}{', axial' if axial else ''}: {model.settings.describe()}"
+    family = settings.family.removeprefix("A ").removeprefix("An ")
+    axial = isinstance(settings, ViTSettings) and isinstance(settings.attention, Axial)
+    return f"{family}{', axial' if axial else ''}: {settings.describe()}"
 
 
-def why_no_attention(model: Classifier) -> str | None:
+def why_no_attention(model: Classifier | None) -> str | None:
     """Return why there are no maps from patch to patch, None where there are."""
+    if model is None:
+        return GRAPH
     if not isinstance(model, ViT):
         return "This is a ResNet: it has no attention between patches, so there is no rollout and no map of a layer or head."
     if not attends_globally(model):
@@ -71,8 +74,10 @@ def why_no_attention(model: Classifier) -> str | None:
     return None
 
 
-def why_no_positions(model: Classifier) -> str | None:
+def why_no_positions(model: Classifier | None) -> str | None:
     """Return why there is no similarity of positions, None where there is."""
+    if model is None:
+        return GRAPH
     if not isinstance(model, ViT):
         return "A ResNet has no positions: its convolutions know what is beside what."
     if model.position is None:
@@ -82,8 +87,10 @@ def why_no_positions(model: Classifier) -> str | None:
     return None
 
 
-def why_no_filters(model: Classifier) -> str | None:
+def why_no_filters(model: Classifier | None) -> str | None:
     """Return why there are no filters to be shown, None where there are."""
+    if model is None:
+        return GRAPH
     if not isinstance(model, ViT):
         return "A ResNet has no filters of patches."
     if not isinstance(model.settings.stem, Patches):
@@ -91,8 +98,10 @@ def why_no_filters(model: Classifier) -> str | None:
     return None
 
 
-def why_no_lens(model: Classifier) -> str | None:
+def why_no_lens(model: Classifier | None) -> str | None:
     """Return why there is no answer by depth, None where there is."""
+    if model is None:
+        return GRAPH
     if not isinstance(model, ViT):
         return "The head of a ResNet fits the features of its last layer alone."
     return None

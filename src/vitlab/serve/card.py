@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from vitlab.data.preprocess import CentralCrop, ImageSpec, resized_edge
+from vitlab.data.fit import CentralCrop, resized_edge
+from vitlab.data.preprocess import ImageSpec
 from vitlab.errors import one_line
 from vitlab.models.classifier import Classifier
 

@@ -57,9 +57,9 @@ class AttentionMaps:
 def look(predictor: Predictor, prepared: Pixels, count: int = 5) -> Json:
     """Return the `count` most probable classes, the image as the model sees it (PNG), and its rollout where there is one."""
     shares = predictor.answer([prepared])[0].probabilities
-    model = predictor.model
     heat = None
-    if attends_globally(model) and why_no_attention(model) is None:
+    if why_no_attention(predictor.inside) is None:
+        model = _global(predictor.inside)
         heat = scaled(rollout(model, as_input(model, prepared))[0].cpu().numpy())
     return {
         "top": [
@@ -77,9 +77,8 @@ def attention_maps(predictor: Predictor, prepared: Pixels, layer: int, head: int
     Raises:
         CannotShowError: the model has no such maps, no such layer or no such head.
     """
-    model = predictor.model
-    refuse(why_no_attention(model))
-    model = _global(model)
+    refuse(why_no_attention(predictor.inside))
+    model = _global(predictor.inside)
     s = model.settings
     if not 0 <= layer < s.depth:
         raise CannotShowError("layer", f"there is no layer {layer}", f"give 0 to {s.depth - 1}")
@@ -111,11 +110,11 @@ def relevance_map(predictor: Predictor, prepared: Pixels, number: int) -> bytes:
     Raises:
         CannotShowError: the model has no such maps, or no such class.
     """
-    model = predictor.model
-    refuse(why_no_attention(model))
+    refuse(why_no_attention(predictor.inside))
+    model = _global(predictor.inside)
     if not 0 <= number < len(predictor.classes):
         raise CannotShowError("class", f"there is no class {number}; give 0 to {len(predictor.classes) - 1}")
-    heat = relevance(_global(model), as_input(model, prepared), [number])[0].cpu()
+    heat = relevance(model, as_input(model, prepared), [number])[0].cpu()
     return scaled((heat / heat.max().clamp(min=1e-30)).numpy()).tobytes()
 
 
@@ -127,7 +126,7 @@ def answers_by_depth(predictor: Predictor, prepared: Pixels) -> Json:
     Raises:
         CannotShowError: the model has no layers to read.
     """
-    model = predictor.model
+    model = predictor.inside
     refuse(why_no_lens(model))
     if not isinstance(model, ViT):
         raise TypeError("what is no ViT has been refused")
@@ -141,26 +140,26 @@ def answers_by_depth(predictor: Predictor, prepared: Pixels) -> Json:
     return {"layers": steps, "settled": settled_at(logits)}
 
 
-def similarity_map(model: Classifier) -> tuple[Grid, bytes]:
+def similarity_map(model: Classifier | None) -> tuple[Grid, bytes]:
     """Return the grid, and the similarity of each position to each other as uint8 [n, n]: 0 stands for -1, 255 for 1.
 
     Raises:
         CannotShowError: the model has no table of positions.
     """
     refuse(why_no_positions(model))
-    maps = position_similarity(model)
+    maps = position_similarity(_there(model))
     values = ((maps.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return Grid(maps.shape[0], maps.shape[1]), values.numpy().tobytes()
 
 
-def filter_sheet(model: Classifier) -> bytes:
+def filter_sheet(model: Classifier | None) -> bytes:
     """Return the first 28 components of the patch filters as one PNG, seven in a row, each scaled to its own range.
 
     Raises:
         CannotShowError: the model has no filters that read patches of an image.
     """
     refuse(why_no_filters(model))
-    components = filter_components(model)
+    components = filter_components(_there(model))
     low = components.min(axis=(1, 2, 3), keepdims=True)
     high = components.max(axis=(1, 2, 3), keepdims=True)
     tiles = ((components - low) / np.maximum(high - low, 1e-12) * 255).round().astype(np.uint8)
@@ -176,10 +175,17 @@ def filter_sheet(model: Classifier) -> bytes:
     return png(sheet)
 
 
-def _global(model: Classifier) -> ViT:
+def _global(model: Classifier | None) -> ViT:
     """Return a model of which `why_no_attention` has found nothing against it."""
-    if not attends_globally(model):
+    if model is None or not attends_globally(model):
         raise TypeError("a model that attends otherwise has been refused")
+    return model
+
+
+def _there(model: Classifier | None) -> Classifier:
+    """Return a model of which has been found that it can be looked into."""
+    if model is None:
+        raise TypeError("a graph has been refused")
     return model
 
 

@@ -14,7 +14,7 @@ from vitlab.data.labels import Probabilities
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Pixels
 from vitlab.errors import DataError, SettingsError, WeightsError
-from vitlab.models.classifier import Classifier, to_probabilities
+from vitlab.models.classifier import AnySettings, Classifier, to_probabilities
 from vitlab.serve.engine import Choice, Engine, OnnxRuntime, Standalone, batch_size_for, choose, device_of, need_onnx
 from vitlab.weights.load import load
 
@@ -59,7 +59,9 @@ class Predictor:
         about = model.header if isinstance(model, Standalone) else model
         if not about.settings.num_classes:
             raise WeightsError("model", "has no head", "fine-tune it first")
-        self._model = None if isinstance(model, Standalone) else model.eval()
+        self.inside = None if isinstance(model, Standalone) else model.eval()
+        """The model as PyTorch has it, for looking inside; None where there is only its graph."""
+        self.settings: AnySettings = about.settings
         self.engine: Engine = model.engine if isinstance(model, Standalone) else choose(model, engine, images)
         self.spec: ImageSpec = about.image_spec
         self.classes = about.classes or tuple(str(index) for index in range(about.settings.num_classes))
@@ -90,14 +92,14 @@ class Predictor:
 
     @property
     def model(self) -> Classifier:
-        """The model as PyTorch has it, for looking inside.
+        """What is `inside`, where that has to be.
 
         Raises:
             WeightsError: there is only its graph.
         """
-        if self._model is None:
+        if self.inside is None:
             raise WeightsError("model", "is a graph, and cannot be looked into", "give the run or the file of weights")
-        return self._model
+        return self.inside
 
     def __call__(self, image: str | Path | bytes | Pixels) -> Prediction:
         """Return the prediction for one image: a path, the bytes of a file, or pixels (uint8 [h, w, 3]).

@@ -71,13 +71,13 @@ def _add_learned(router: APIRouter, service: Service) -> None:
 
     @router.get("/page/positions")
     async def positions(request: Request) -> Response:
-        work = _run(_named(service, request), lambda predictor: looking.similarity_map(predictor.model))
+        work = _run(_named(service, request), lambda predictor: looking.similarity_map(predictor.inside))
         grid, maps = await service.attend(request, work)
         return Response(maps, headers=HEADERS | {"Vitlab-Grid": f"{grid.rows},{grid.columns}"}, media_type=BYTES)
 
     @router.get("/page/filters")
     async def filters(request: Request) -> Response:
-        work = _run(_named(service, request), lambda predictor: looking.filter_sheet(predictor.model))
+        work = _run(_named(service, request), lambda predictor: looking.filter_sheet(predictor.inside))
         return Response(await service.attend(request, work), headers=HEADERS, media_type="image/png")
 
 

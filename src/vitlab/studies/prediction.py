@@ -58,8 +58,8 @@ def predict_files(
         RequestError: there is no model, or nothing at a place.
         BadImagesError: some images cannot be decoded; each is named.
     """
-    predictor = _predictor(model, reading, device)
     gallery = open_gallery(list(map(str, places)), _stdin(places))
+    predictor = _predictor(model, reading, device, len(gallery))
     bad: list[ImageError] = []
     with _looked(predictor, gallery, range(len(gallery)), _workers(workers, len(gallery))) as looked:
         for answer in _answers(predictor, looked):
@@ -138,8 +138,8 @@ def predict_to_file(
 
 def _write(wanted: Wanted, write: Write, ranks: Ranks, seen: Seen, say: Callable[[str], None]) -> Written | None:
     """Do it on as many threads as there are."""
-    predictor = _predictor(wanted.model, wanted.reading, wanted.device)
     gallery = open_gallery(wanted.places, ranks.tell(_stdin(wanted.places) if ranks.first else ""), labelled=True)
+    predictor = _predictor(wanted.model, wanted.reading, wanted.device, len(gallery))
     columns = Columns(wanted.top, gallery.labelled(frozenset(predictor.classes)), wanted.features)
     job = _job(wanted, predictor, gallery, columns)
     parts = Parts(wanted.out, len(gallery), predictor.batch_size * max(1, _PART_ROWS // predictor.batch_size))
@@ -256,8 +256,8 @@ def _answer(predictor: Predictor, waiting: Sequence[_Looked]) -> Iterator[Answer
         yield Answer(key, found)
 
 
-def _predictor(model: str, reading: Reading, device: str) -> Predictor:
-    predictor = Predictor.load(model, choose_device(device))
+def _predictor(model: str, reading: Reading, device: str, images: int) -> Predictor:
+    predictor = Predictor.load(model, choose_device(device), images=images)
     predictor.spec = reading.apply(predictor.spec)
     return predictor
 
