@@ -53,6 +53,25 @@ def test_a_graph_that_does_not_fit_the_memory_is_not_made(make_model, monkeypatc
     assert Predictor(make_model()).engine.name == "eager"
 
 
+def test_where_the_system_does_not_say_how_much_memory_there_is_the_graph_is_made(make_model, monkeypatch):
+    monkeypatch.setattr(engines, "available_memory", lambda _: None)
+    assert Predictor(make_model()).engine.name == "onnxruntime"
+
+
+def test_an_installation_that_is_broken_is_not_used_and_that_is_said(make_model, monkeypatch, caplog):
+    def broken(_):
+        raise ImportError("libonnx.so: no such file")
+
+    monkeypatch.setattr(engines.OnnxRuntime, "of", broken)
+    assert Predictor(make_model()).engine.name == "eager"
+    assert "cannot run the model (libonnx.so: no such file)" in caplog.text
+
+
+def test_a_graph_runs_on_the_processor_whatever_device_is_asked_for(make_model, tmp_path):
+    export(make_model(), tmp_path / "model.onnx")
+    assert Predictor.load(tmp_path / "model.onnx", "meta").device == CPU
+
+
 def test_a_graph_cannot_be_looked_into_or_run_by_torch(make_model, tmp_path):
     export(make_model(), tmp_path / "model.onnx")
     with pytest.raises(WeightsError, match="is a graph, and cannot be looked into; give the run"):

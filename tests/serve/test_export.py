@@ -149,7 +149,9 @@ def test_the_program_on_the_card_runs_and_gives_the_same_class(model, tmp_path, 
     if crop:
         model.image_spec = model.image_spec.model_copy(update={"fit": CentralCrop(fraction=0.5)})
     export(model, tmp_path / "model.onnx", facts=["On 7 images of photos: top1 0.9."])
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    down, across = np.mgrid[:90, :41]
+    waves = (np.sin(across / 5 + down / 9), np.cos(down / 4), np.sin((across - down) / 7))
+    pixels = (128 + 100 * np.stack(waves, axis=2)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     card = (tmp_path / "model.onnx.md").read_text()
     assert "On 7 images of photos: top1 0.9." in card and "0 ant, 1 bee, 2 cat" in card and "## Licence" in card
@@ -157,7 +159,7 @@ def test_the_program_on_the_card_runs_and_gives_the_same_class(model, tmp_path, 
     code = code.replace("print(outputs[0].argmax(axis=1))", "print(*outputs[0][0])")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     expected = exporting._outputs(model, model.image_spec.prepare(pixels).transpose(2, 0, 1)[None]).logits[0]
-    np.testing.assert_allclose([float(each) for each in done.stdout.split()], expected, atol=1e-4)
+    np.testing.assert_allclose([float(each) for each in done.stdout.split()], expected, atol=5e-3)  # a level of 255
 
 
 PROGRAM = """

@@ -16,6 +16,7 @@ from PIL import Image
 from tests.faults.injection import Fault
 from vitlab.errors import DataError, PredictionError, SettingsError
 from vitlab.ranks import joined
+from vitlab.serve.engine import has_onnx
 from vitlab.serve.predict import Predictor
 from vitlab.studies import prediction
 from vitlab.studies.evaluation import Reading
@@ -23,6 +24,7 @@ from vitlab.studies.prediction import Wanted, predict_to_file
 from vitlab.weights.save import save
 
 COUNT, BAD = 53, (7, 30, 31)
+ENGINE = f"{'onnxruntime' if has_onnx() else 'eager'} on cpu"
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +58,7 @@ def rows(path="p.parquet"):
 
 def test_every_image_has_a_row_in_order_and_a_bad_one_its_error(here):
     written = predict_to_file(wanted(top=2))
-    assert (written.images, written.bad, written.computed, written.engine) == (COUNT, 3, COUNT, "eager on cpu")
+    assert (written.images, written.bad, written.computed, written.engine) == (COUNT, 3, COUNT, ENGINE)
     found, predict = rows(), Predictor.load("m.safetensors")
     assert [row["key"] for row in found] == sorted(str(path) for path in Path("photos").rglob("*.png"))
     for row in found:
@@ -79,7 +81,7 @@ def test_the_file_says_what_made_it(here):
     told = json.loads(file.metadata.metadata[b"vitlab"])
     predict = Predictor.load("m.safetensors")
     assert told["classes"] == ["ant", "bee", "cat"] and told["image_spec"]["height"] == predict.spec.height
-    assert len(told["model_sha256"]) == 64 and told["vitlab"] and told["engine"] == "eager on cpu"
+    assert len(told["model_sha256"]) == 64 and told["vitlab"] and told["engine"] == ENGINE
     row = rows()[0]
     np.testing.assert_array_equal(np.array(row["features"], np.float32), predict(row["key"]).features)
 

@@ -17,6 +17,15 @@ class OnBadImage(StrEnum):
     SKIP = "skip"
 
 
+class WhichEngine(StrEnum):
+    """What runs a model."""
+
+    AUTO = "auto"
+    EAGER = "eager"
+    COMPILED = "compiled"
+    ONNXRUNTIME = "onnxruntime"
+
+
 class WhichSuite(StrEnum):
     """A collection of measurements."""
 
@@ -154,6 +163,13 @@ BadImages = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that read ahead. Default: half of the cores.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+Engine = Annotated[
+    WhichEngine,
+    typer.Option(
+        "--engine",
+        help="What runs the model: PyTorch, torch.compile, or onnxruntime on a CPU; auto: the fastest for so many.",
+    ),
+]
 Processes = Annotated[
     int | None,
     typer.Option(

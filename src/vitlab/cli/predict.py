@@ -44,6 +44,7 @@ def predict(
         int | None, typer.Option(min=0, help="Processes that read ahead. Default: half of the cores, for many images.")
     ] = None,
     device: options.Device = "auto",
+    engine: options.Engine = options.WhichEngine.AUTO,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -68,13 +69,13 @@ def predict(
     if out is not None:
         from vitlab.studies.prediction import Wanted
 
-        wanted = Wanted(model, tuple(sources), out, top or 5, features, reading, workers, device)
+        wanted = Wanted(model, tuple(sources), out, top or 5, features, reading, workers, device, engine.value)
         _write(wanted, as_json)
         return
     from vitlab.errors import one_line
     from vitlab.studies.prediction import predict_files
 
-    for path, prediction in predict_files(model, sources, reading, workers=workers, device=device):
+    for path, prediction in predict_files(model, sources, reading, workers=workers, device=device, engine=engine.value):
         if isinstance(prediction, str):
             typer.echo(f"skipped {prediction}", err=True)
         elif as_json:

@@ -36,6 +36,7 @@ def serve(
     max_pixels: options.MaxPixels = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="Say a line for each request.")] = False,
     device: options.Device = "auto",
+    engine: options.Engine = options.WhichEngine.AUTO,
     as_json: options.Json = False,
 ) -> None:
     """Answer over HTTP what is on images, and show on a web page what the model sees; Ctrl-C stops when all is answered."""
@@ -45,7 +46,7 @@ def serve(
 
     given = {"host": host, "port": port, "allow_hosts": allow_host or (), "access_log": access_log}
     limit = {} if max_pixels is None else {"max_pixels": max_pixels}
-    serving = Serving.open(models, parse(ServeSettings, given | limit, "vitlab serve"), device, examples)
+    serving = Serving.open(models, parse(ServeSettings, given | limit, "vitlab serve"), device, examples, engine.value)
 
     def started() -> None:
         if as_json:

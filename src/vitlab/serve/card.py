@@ -71,15 +71,20 @@ def _code(name: str, spec: ImageSpec) -> str:
     lines = ['image = Image.open("image.jpg").convert("RGB")']
     if isinstance(spec.fit, CentralCrop):
         across, down = (resized_edge(side, spec.fit.fraction) for side in (spec.width, spec.height))
-        left, top = (across - spec.width) // 2, (down - spec.height) // 2
-        box = f"({left}, {top}, {left + spec.width}, {top + spec.height})"
-        lines.append(f"image = ImageOps.fit(image, ({across}, {down}), {method}).crop({box})")
+        lines += [
+            "w, h = image.size",
+            f"whole = ({down} * w // h, {down}) if h * {across} <= w * {down} else ({across}, {across} * h // w)",
+            f"x, y = round((whole[0] - {spec.width}) / 2), round((whole[1] - {spec.height}) / 2)",
+            f"box = (x * w / whole[0], y * h / whole[1], (x + {spec.width}) * w / whole[0], "
+            f"(y + {spec.height}) * h / whole[1])",
+            f"image = image.resize(({spec.width}, {spec.height}), {method}, box)",
+        ]
     else:
         lines.append(f"image = image.resize(({spec.width}, {spec.height}), {method})")
     body = "\n".join(lines)
     return (
-        "```python\nimport numpy as np, onnxruntime\nfrom PIL import Image, ImageOps\n\n"
-        f'session = onnxruntime.InferenceSession("{name}", providers=["CPUExecutionProvider"])\n{body}\n'
+        "```python\nimport numpy as np, onnxruntime\nfrom PIL import Image\n\n"
+        f'session = onnxruntime.InferenceSession({name!r}, providers=["CPUExecutionProvider"])\n{body}\n'
         'outputs = session.run(None, {"images": np.asarray(image).transpose(2, 0, 1)[None]})\n'
         "print(outputs[0].argmax(axis=1))\n```\n\n"
         f"Or `vitlab predict {name} image.jpg`, which also turns photos upright and converts their colours to sRGB."
@@ -88,7 +93,7 @@ def _code(name: str, spec: ImageSpec) -> str:
 
 def _program(name: str) -> str:
     return (
-        f'```python\nimport torch\n\nmodel = torch.export.load("{name}").module()\n'
+        f"```python\nimport torch\n\nmodel = torch.export.load({name!r}).module()\n"
         'print(model(images)["logits"].argmax(dim=1))  # images as above\n```\n\n'
         "`torch.export.load` may run what is in a file: load only those whose maker you trust. The .onnx form is only data."
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitlab.cost.available import available_memory
-from vitlab.errors import SettingsError
+from vitlab.errors import SettingsError, one_line
 from vitlab.models.classifier import AnySettings, Classifier
 from vitlab.weights.save import Header
 
@@ -166,9 +166,14 @@ def _fastest(model: Classifier) -> Engine:
     """Return onnxruntime if the model's graph fits the memory and gives the model's logits, else the model itself."""
     eager = Eager(model)
     weights = 4 * sum(parameter.numel() for parameter in model.parameters())
-    if COPIES * weights > (available_memory(torch.device("cpu")) or 0):
+    room = available_memory(torch.device("cpu"))
+    if room is not None and COPIES * weights > room:
         return eager
-    engine, spec = OnnxRuntime.of(model), model.image_spec
+    try:
+        engine, spec = OnnxRuntime.of(model), model.image_spec
+    except Exception as error:  # of an installation that is broken or too old; PyTorch is there in any case
+        log.warning("onnxruntime cannot run the model (%s), and is not used", one_line(f"{error}"))
+        return eager
     images = torch.randint(
         256, (1, 3, spec.height, spec.width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )

@@ -66,8 +66,8 @@ class Predictor:
         self.spec: ImageSpec = about.image_spec
         self.classes = about.classes or tuple(str(index) for index in range(about.settings.num_classes))
         self.probabilities: Probabilities = about.probabilities
-        device = torch.device("cpu") if isinstance(model, Standalone) else device_of(model)
-        self.batch_size = batch_size or batch_size_for(about.settings, device)
+        self.device = torch.device("cpu") if isinstance(model, Standalone) else device_of(model)
+        self.batch_size = batch_size or batch_size_for(about.settings, self.device)
 
     @classmethod
     def load(

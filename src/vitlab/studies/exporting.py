@@ -1,10 +1,13 @@
 """What `export` does: a model and its images found by name, and what its run says of how good it is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitlab.config import parse, read_json
+from vitlab.data.gallery import open_gallery
 from vitlab.data.open import AnySource, open_data
+from vitlab.data.source import Source
 from vitlab.errors import DataError, SettingsError, VitlabError, WeightsError
 from vitlab.serve.export import Exported, check_free, export
 from vitlab.studies.evaluation import default_source
@@ -42,9 +45,14 @@ def export_model(model: str, out: Path, asked: Asked) -> Exported:
     check_free(out)
     settings = _run_of(Path(model))
     loaded = load(model, image_size=asked.image_size)
-    images = evaluation_source(asked.images) if asked.images is not None else _evaluated_on(Path(model))
+    images = _shown(asked.images, evaluation_source) if asked.images is not None else _evaluated_on(Path(model))
     calibrate = _calibration(asked, settings) if asked.int8 else None
     facts = [] if settings is None else facts_of(Path(model), settings)
+    if facts and settings is not None and loaded.settings.image_size != settings.model.image_size:
+        trained = "×".join(map(str, settings.model.image_size))
+        facts.append(
+            f"These figures are of {trained} pixels, for which it was trained; they do not hold for this file."
+        )
     return export(loaded, out, dynamic_size=asked.dynamic_size, images=images, calibrate=calibrate, facts=facts)
 
 
@@ -65,16 +73,30 @@ def _evaluated_on(model: Path) -> AnySource | None:
     return source
 
 
-def _calibration(asked: Asked, settings: RunSettings | None) -> AnySource:
+def _shown(name: str, opened: Callable[[str], Source]) -> Source:
+    """Return the images `name` as they are `opened`, or all of them where they have no labels: none are needed."""
+    try:
+        return opened(name)
+    except DataError:
+        if not Path(name).exists():
+            raise
+        return open_gallery([name])
+
+
+def _to_train_on(name: str) -> Source:
+    data = open_data(name)
+    found = data.train if data.train is not None else data.whole
+    return found if found is not None else evaluation_source(name)
+
+
+def _calibration(asked: Asked, settings: RunSettings | None) -> Source:
     """Return the images that show the ranges of activations.
 
     Raises:
         DataError: nobody says which.
     """
     if asked.calibrate is not None:
-        opened = open_data(asked.calibrate)
-        found = opened.train if opened.train is not None else opened.whole
-        return found if found is not None else evaluation_source(asked.calibrate)
+        return _shown(asked.calibrate, _to_train_on)
     if settings is None or isinstance(settings.train_data, InProgram):
         raise DataError("--calibrate", "is missing", "give images like those that the model will see")
     return settings.train_data

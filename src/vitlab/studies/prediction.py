@@ -26,6 +26,7 @@ from vitlab.data.scan import scan
 from vitlab.data.source import Example, Pixels, Subset
 from vitlab.errors import BadImagesError, ImageError, RankError
 from vitlab.ranks import ALONE, Ranks
+from vitlab.serve.engine import Choice
 from vitlab.serve.predict import Prediction, Predictor
 from vitlab.studies.evaluation import DEFAULT, Reading
 from vitlab.studies.parts import Parts, check_free, stored, sweep_finished
@@ -51,6 +52,7 @@ def predict_files(
     *,
     workers: int | None = None,
     device: str = "auto",
+    engine: Choice = "auto",
 ) -> Iterator[tuple[str, Prediction | str]]:
     """Yield a prediction for every image at `places`, see `open_gallery`; its error for a bad one, if that is skipped.
 
@@ -59,7 +61,7 @@ def predict_files(
         BadImagesError: some images cannot be decoded; each is named.
     """
     gallery = open_gallery(list(map(str, places)), _stdin(places))
-    predictor = _predictor(model, reading, device, len(gallery))
+    predictor = _predictor(model, reading, device, engine, len(gallery))
     bad: list[ImageError] = []
     with _looked(predictor, gallery, range(len(gallery)), _workers(workers, len(gallery))) as looked:
         for answer in _answers(predictor, looked):
@@ -88,6 +90,7 @@ class Wanted:
     reading: Reading = DEFAULT
     workers: int | None = None
     device: str = "auto"
+    engine: Choice = "auto"
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def predict_to_file(
 def _write(wanted: Wanted, write: Write, ranks: Ranks, seen: Seen, say: Callable[[str], None]) -> Written | None:
     """Do it on as many threads as there are."""
     gallery = open_gallery(wanted.places, ranks.tell(_stdin(wanted.places) if ranks.first else ""), labelled=True)
-    predictor = _predictor(wanted.model, wanted.reading, wanted.device, len(gallery))
+    predictor = _predictor(wanted.model, wanted.reading, wanted.device, wanted.engine, len(gallery))
     columns = Columns(wanted.top, gallery.labelled(frozenset(predictor.classes)), wanted.features)
     job = _job(wanted, predictor, gallery, columns)
     parts = Parts(wanted.out, len(gallery), predictor.batch_size * max(1, _PART_ROWS // predictor.batch_size))
@@ -162,7 +165,7 @@ def _write(wanted: Wanted, write: Write, ranks: Ranks, seen: Seen, say: Callable
             time.sleep(_POLL_SECONDS)
         seconds = time.monotonic() - begun
         bad = parts.join(columns.schema, _made_by(predictor, job), write)
-    return Written(wanted.out, len(gallery), bad, left, seconds, _engine(predictor, wanted))
+    return Written(wanted.out, len(gallery), bad, left, seconds, _engine(predictor))
 
 
 @contextmanager
@@ -256,8 +259,8 @@ def _answer(predictor: Predictor, waiting: Sequence[_Looked]) -> Iterator[Answer
         yield Answer(key, found)
 
 
-def _predictor(model: str, reading: Reading, device: str, images: int) -> Predictor:
-    predictor = Predictor.load(model, choose_device(device), images=images)
+def _predictor(model: str, reading: Reading, device: str, engine: Choice, images: int) -> Predictor:
+    predictor = Predictor.load(model, choose_device(device), engine, images)
     predictor.spec = reading.apply(predictor.spec)
     return predictor
 
@@ -274,8 +277,8 @@ def _workers(asked: int | None, images: int) -> int:
     return 0 if images < _FEW else min(8, max(1, (os.cpu_count() or 1) // 2))
 
 
-def _engine(predictor: Predictor, wanted: Wanted) -> str:
-    return f"{predictor.engine.name} on {choose_device(wanted.device).type}"
+def _engine(predictor: Predictor) -> str:
+    return f"{predictor.engine.name} on {predictor.device.type}"
 
 
 def _job(wanted: Wanted, predictor: Predictor, gallery: Gallery, columns: Columns) -> dict[str, Any]:
@@ -290,7 +293,7 @@ def _job(wanted: Wanted, predictor: Predictor, gallery: Gallery, columns: Column
         "--top": columns.top,
         "--features": columns.features,
         "the preparation of images (--decoding, --max-pixels)": json.dumps(to_json(predictor.spec), sort_keys=True),
-        "the engine": _engine(predictor, wanted),
+        "the engine": _engine(predictor),
         "the batch": predictor.batch_size,
         _THREADS: torch.get_num_threads(),
         "the version of vitlab": version("vitlab"),

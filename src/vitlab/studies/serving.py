@@ -8,6 +8,7 @@ from typing import Any
 
 from vitlab.errors import RequestError
 from vitlab.serve.app import create_app, part
+from vitlab.serve.engine import Choice
 from vitlab.serve.examples import Sample
 from vitlab.serve.predict import Predictor
 from vitlab.serve.settings import ServeSettings
@@ -31,7 +32,12 @@ class Serving:
 
     @classmethod
     def open(
-        cls, models: Sequence[str], settings: ServeSettings, device: str = "auto", examples: str | None = None
+        cls,
+        models: Sequence[str],
+        settings: ServeSettings,
+        device: str = "auto",
+        examples: str | None = None,
+        engine: Choice = "auto",
     ) -> "Serving":
         """Return what serves `models`, each a run folder, a file of weights or a published name, perhaps with "NAME=" before it.
 
@@ -47,7 +53,7 @@ class Serving:
         try:
             chosen = choose_device(device)
             offered = examples_for(places.values(), settings.host, examples)
-            predictors = {name: Predictor.load(place, chosen) for name, place in places.items()}
+            predictors = {name: Predictor.load(place, chosen, engine) for name, place in places.items()}
             return cls(predictors, settings, opened, offered)
         except BaseException:
             opened.close()

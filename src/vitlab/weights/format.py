@@ -119,6 +119,9 @@ def format_of(path: Path) -> Format:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise WeightsError(path, f"cannot be read ({reason})", "check the path") from None
+    if path.suffix in (".onnx", ".pt2"):
+        what = "is an exported program, not weights: `predict` and `serve` run .onnx files, nothing else does"
+        raise WeightsError(path, what, "give the run or the file of weights that it was made from")
     if head[:4] == b"PK\x03\x04":
         return _zip_format(path)
     size = int.from_bytes(head[:8], "little")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.helper import tensor_dtype_to_np_dtype
@@ -17,7 +18,7 @@ from vitlab.errors import WeightsError
 from vitlab.serve.onnx.about import read_metadata
 from vitlab.serve.onnx.graph import OPSET
 from vitlab.serve.onnx.model import CHANNELS, FEATURES, IMAGES, LOGITS
-from vitlab.serve.onnx.session import Session
+from vitlab.serve.onnx.session import Session, first_line
 from vitlab.weights.save import Header
 
 MAX_BYTES = 2**31 - 1
@@ -26,6 +27,8 @@ MAX_NUMBER = 1 << 20
 """The largest size, stride or padding that a graph may ask for; "to the end" and "what is left" (-1) are allowed beside."""
 MAX_VOLUME = 1 << 28
 """How many numbers a constant shape may ask for."""
+MAX_NODES = 20_000
+"""Onnxruntime reads so many in some seconds; the largest models of the paper have some thousand."""
 END = 2**63 - 1
 OPERATORS = {
     "Abs",
@@ -100,10 +103,10 @@ def open_graph(path: Path) -> Opened:
     outside = _external(proto.graph, path)
     _refuse_other_ends(proto.graph, header, path)
     try:
-        session = Session(path if outside else data)
+        session = Session(path if outside else data, bounded=True, name=path)
     except Exception as error:  # onnxruntime's own, of many classes
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(path, f"is refused by onnxruntime ({first})", "export it again") from None
+        raise WeightsError(path, f"is refused by onnxruntime ({first_line(error)})", "export it again") from None
+    _refuse_other_outputs(session, header, path)
     return Opened(session, header)
 
 
@@ -130,6 +133,7 @@ def refuse_foreign(proto: ModelProto, path: Path) -> None:
     graph = proto.graph
     wrong = [f"operators of '{each.domain}'" for each in proto.opset_import if each.domain not in ("", "ai.onnx")]
     wrong += [f"opset {each.version}" for each in proto.opset_import if each.version != OPSET]
+    wrong += [f"{len(graph.node):,} nodes"] if len(graph.node) > MAX_NODES else []
     wrong += ["functions"] if proto.functions else []
     wrong += ["sparse tensors"] if graph.sparse_initializer else []
     wrong += [f"the operator {node.op_type}" for node in graph.node if node.op_type not in OPERATORS or node.domain]
@@ -187,7 +191,9 @@ def _external(graph: GraphProto, path: Path) -> bool:
     size = beside.stat().st_size
     for each in outside:
         place = {
-            e.key: int(e.value) for e in each.external_data if e.key in ("offset", "length") and e.value.isdecimal()
+            e.key: int(e.value)
+            for e in each.external_data
+            if e.key in ("offset", "length") and e.value.isdecimal() and len(e.value) < 20
         }
         length = math.prod(each.dims) * tensor_dtype_to_np_dtype(each.data_type).itemsize
         if place.get("length") != length or place.get("offset", size) + length > size:
@@ -199,7 +205,19 @@ def _refuse_other_ends(graph: GraphProto, header: Header, path: Path) -> None:
     """Refuse a graph that does not lead from images to the logits of the classes."""
     inputs, outputs = [each.name for each in graph.input], [each.name for each in graph.output]
     wanted = [LOGITS, FEATURES] if header.settings.num_classes else [FEATURES]
-    images = [each.type.tensor_type for each in graph.input][:1]
-    fits = [each.elem_type == TensorProto.UINT8 and len(each.shape.dim) == 4 for each in images] == [True]
-    if inputs != [IMAGES] or outputs != wanted or not fits or images[0].shape.dim[1].dim_value != CHANNELS:
+    kinds = [each.type.tensor_type for each in graph.input if each.type.tensor_type.elem_type == TensorProto.UINT8]
+    shapes = [[dim.dim_value for dim in each.shape.dim] for each in kinds]  # 0: any
+    fits = shapes in ([[0, CHANNELS, *size]] for size in (header.settings.image_size, (0, 0)))
+    fits = fits and all(each.type.tensor_type.elem_type == TensorProto.FLOAT for each in graph.output)
+    if inputs != [IMAGES] or outputs != wanted or not fits:
         raise WeightsError(path, "does not lead from images to logits", "give a graph that `vitlab export` wrote")
+
+
+def _refuse_other_outputs(session: Session, header: Header, path: Path) -> None:
+    """Refuse a graph that does not give a row of numbers an image, as many logits as there are classes."""
+    size, count = header.settings.image_size, 2
+    found = session.run(np.zeros((count, CHANNELS, *size), np.uint8))
+    for name, each in found.items():
+        fits = each.ndim == 2 and len(each) == count
+        if not fits or (name == LOGITS and each.shape[1] != header.settings.num_classes):
+            raise WeightsError(path, f"does not give {name} as it says", "export it again")
