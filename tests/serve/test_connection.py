@@ -58,6 +58,20 @@ def test_a_body_of_chunks_is_refused_as_soon_as_it_is_too_long(strict):
     assert strict.service.bodies.held == 0
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Transfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_a_body_that_may_end_in_two_places_is_refused_and_nothing_after_it_is_read(strict, head):
+    with strict.open() as line:
+        line.sendall(head + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = read_all(line)
+        assert status(answer) == 400 and "length" in reason(answer) and answer.count(b"HTTP/1.1") == 1
+
+
 def test_a_body_of_chunks_is_read(strict, photos):
     with strict.open() as line:
         parts = [chunk(photos[0][at : at + 7]) for at in range(0, len(photos[0]), 7)]
