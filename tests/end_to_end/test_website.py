@@ -77,30 +77,52 @@ def browser():
         opened.close()
 
 
+def watched(context):
+    """Return a page that notes what it asks for and what goes wrong."""
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    page.problems, page.asked = [], []
+    page.on("console", lambda message: page.problems.append(message.text))
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("request", lambda asked: page.asked.append(asked.url))
+    return page
+
+
+def visit(page, address):
+    page.goto(address)
+    page.wait_for_selector(".top li")
+    return page
+
+
 @pytest.fixture
 def open_page(browser, address):
     contexts = []
 
-    def visit(width=1280, height=900, **options):
+    def opened(width, height, **options):
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(15_000)
-        page.problems, page.asked = [], []
-        page.on("console", lambda message: page.problems.append(message.text))
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("request", lambda asked: page.asked.append(asked.url))
-        page.goto(address)
-        page.wait_for_selector(".top li")
-        return page
+        return visit(watched(contexts[-1]), address)
 
-    yield visit
+    yield opened
     for context in contexts:
         context.close()
 
 
+@pytest.fixture(scope="module")
+def window(browser):
+    """A page of a usual size: to visit it again is quicker than to open another."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield watched(context)
+    context.close()
+
+
 @pytest.fixture
-def page(open_page):
-    return open_page()
+def page(window, address):
+    window.unroute_all()
+    window.mouse.move(0, 0)
+    window.goto("about:blank")  # nothing of the test before is on its way any more
+    window.problems.clear()
+    window.asked.clear()
+    return visit(window, address)
 
 
 def picture(size=(40, 60), seed=0):
@@ -230,8 +252,8 @@ def test_layer_and_head_and_patch_are_chosen_by_keyboard(page):
     page.locator("input[name=view][value=rollout]").focus()
     for _ in range(2):
         page.keyboard.press("ArrowRight")
-    page.wait_for_selector(".where:visible")
-    before = changes(page, drawn(page)) if page.locator(".legend").is_hidden() else drawn(page)
+    page.wait_for_function("() => document.querySelector('.readout').textContent.startsWith('The class token attends')")
+    before = drawn(page)
     for slider, key, said in (
         ("layer", "ArrowLeft", "2 of 3"),
         ("head", "ArrowRight", "1 of 2"),
