@@ -193,3 +193,12 @@ def test_an_answer_that_takes_too_long_is_given_up(predictors, photos):
         answer = site.predict(photos[0])
         assert answer.status == 504 and "0.2 seconds" in answer.error
         assert site.predict(photos[0], headers=PNG).status == 504
+
+
+def test_what_takes_too_long_inside_is_no_fault_of_a_body(predictors, photos, monkeypatch):
+    def late(*_):
+        raise TimeoutError
+
+    with serving(predictors, decoders=1) as site:
+        monkeypatch.setattr(site.service.decoder, "prepare_all", late)
+        assert site.predict(photos[0]).status == 500
