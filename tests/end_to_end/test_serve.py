@@ -41,6 +41,9 @@ def test_what_cannot_be_served_is_refused(refused, model, tmp_path):
     refused("serve", "nowhere", "--port", 0, words=("nowhere",))
     refused("serve", model, model / "model.safetensors", words=("is called 'pets', as another is", "pets-2="))
     refused("serve", model, "--host", "no.such.host.invalid", words=("--host", "no.such.host.invalid"))
+    refused(
+        "serve", model, "--allow-host", "http://box:80", words=("allow_hosts", "'http://box:80'", "without http://")
+    )
     refused("serve", model, "--device", "tpu", "--port", 0, words=("--device", "tpu"))
     refused("serve", words=("MODEL",))
 

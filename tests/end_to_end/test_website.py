@@ -1,7 +1,6 @@
 """The page of a server in a real browser: one server with small models of every sort, for all tests of this file."""
 
 import base64
-import io
 import re
 import socket
 import threading
@@ -10,9 +9,9 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from tests.end_to_end.test_page import CHROMIUM, FLAGS, luminance
+from tests.end_to_end.website import changes, drawn, over, overlay, picture, upload, visit, watched
 from vitlab.models.classifier import build
 from vitlab.models.resnet import ResNetSettings
 from vitlab.models.vit import Axial, ViTSettings
@@ -77,67 +76,22 @@ def browser():
         opened.close()
 
 
-@pytest.fixture
-def open_page(browser, address):
-    contexts = []
-
-    def visit(width=1280, height=900, **options):
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(15_000)
-        page.problems, page.asked = [], []
-        page.on("console", lambda message: page.problems.append(message.text))
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("request", lambda asked: page.asked.append(asked.url))
-        page.goto(address)
-        page.wait_for_selector(".top li")
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
+@pytest.fixture(scope="module")
+def window(browser):
+    """A page of a usual size: to visit it again is quicker than to open another."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield watched(context)
+    context.close()
 
 
 @pytest.fixture
-def page(open_page):
-    return open_page()
-
-
-def picture(size=(40, 60), seed=0):
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def upload(page, data, name="photo.png", kind="image/png"):
-    page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": data})
-
-
-def drawn(page, which=0):
-    """Return what is on the canvas of a panel."""
-    return page.locator("canvas.picture").nth(which).evaluate("canvas => canvas.toDataURL()")
-
-
-def changes(page, before, which=0):
-    """Wait until the canvas of a panel shows something else, and return that."""
-    page.wait_for_function(
-        "([which, before]) => document.querySelectorAll('canvas.picture')[which].toDataURL() !== before",
-        arg=[which, before],
-    )
-    return drawn(page, which)
-
-
-def overlay(page, name):
-    page.locator(f"input[name=view][value={name}]").check(force=True)
-    page.wait_for_selector(".legend:visible")
-
-
-def over(page, across, down, which=0):
-    """Move the pointer to a place of the image, in fractions of it."""
-    canvas = page.locator("canvas.picture").nth(which)
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    page.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"])
+def page(window, address):
+    window.unroute_all()
+    window.mouse.move(0, 0)
+    window.goto("about:blank")  # nothing of the test before is on its way any more
+    window.problems.clear()
+    window.asked.clear()
+    return visit(window, address)
 
 
 def test_it_opens_with_an_example_answered_and_asks_nobody_else(page, address):
@@ -230,8 +184,8 @@ def test_layer_and_head_and_patch_are_chosen_by_keyboard(page):
     page.locator("input[name=view][value=rollout]").focus()
     for _ in range(2):
         page.keyboard.press("ArrowRight")
-    page.wait_for_selector(".where:visible")
-    before = changes(page, drawn(page)) if page.locator(".legend").is_hidden() else drawn(page)
+    page.wait_for_function("() => document.querySelector('.readout').textContent.startsWith('The class token attends')")
+    before = drawn(page)
     for slider, key, said in (
         ("layer", "ArrowLeft", "2 of 3"),
         ("head", "ArrowRight", "1 of 2"),
@@ -337,24 +291,20 @@ def test_positions_and_filters_are_shown_when_looked_at(page):
     assert page.problems == []
 
 
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b"hello, I am a text", "not an image in a known format"),
-        (b"", "is empty"),
-        (b"\0" * (1 << 20 | 1), "too large: 1.0 MB"),
-        (picture()[:200], "truncated"),
-    ],
-    ids=["text", "empty", "too large", "truncated"],
-)
-def test_what_cannot_be_used_is_refused_in_words_and_the_page_goes_on(page, data, said):
-    before = drawn(page)
-    upload(page, data, "note.png")
-    page.wait_for_selector("#notice.error:visible")
-    assert said in page.locator("#notice").inner_text()
-    page.locator("#examples button").nth(3).click()
-    changes(page, before)
-    assert page.locator("#notice").is_hidden()
+def test_what_cannot_be_used_is_refused_in_words_and_the_page_goes_on(page):
+    shown = drawn(page)
+    for data, said, example in (
+        (b"hello, I am a text", "not an image in a known format", 3),
+        (b"", "is empty", 1),
+        (b"\0" * (1 << 20 | 1), "too large: 1.0 MB", 2),
+        (picture()[:200], "truncated", 3),
+    ):
+        upload(page, data, "note.png")
+        page.wait_for_selector("#notice.error:visible")
+        assert said in page.locator("#notice").inner_text()
+        page.locator("#examples button").nth(example).click()
+        shown = changes(page, shown)
+        assert page.locator("#notice").is_hidden()
 
 
 def test_a_busy_server_is_asked_again_when_it_said_so(page):
@@ -383,9 +333,11 @@ def test_a_server_that_is_gone_is_said(page):
     assert "does not answer" in page.locator("#notice").inner_text()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_all_of_it_in_its_width(open_page, scheme):
-    page = open_page(360, 740, color_scheme=scheme, has_touch=True, is_mobile=True)
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+def test_a_phone_shows_all_of_it_in_its_width(browser, address, scheme):
+    screen = {"width": 360, "height": 740}
+    phone = browser.new_context(viewport=screen, color_scheme=scheme, has_touch=True, is_mobile=True)
+    page = visit(watched(phone), address)
     page.select_option("#compare", "wide")
     overlay(page, "attention")
     page.locator("details").evaluate_all("all => all.forEach(details => { details.open = true; })")
@@ -403,6 +355,7 @@ def test_a_phone_shows_all_of_it_in_its_width(open_page, scheme):
         dark, light = sorted(map(luminance, colours))
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, colours)
     assert page.problems == []
+    phone.close()
 
 
 def test_everything_that_can_be_used_has_a_name(page):

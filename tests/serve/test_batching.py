@@ -93,6 +93,38 @@ def test_a_request_that_is_given_up_is_not_run(served, gated):
     assert asyncio.run(work()) == [[1], [3]] and gated.sizes == [1, 1]
 
 
+def test_what_is_given_up_is_not_kept_until_its_turn(served, gated):
+    async def work():
+        first = asyncio.create_task(numbers(served, 1))
+        await begun(gated)
+        left = asyncio.create_task(numbers(served, 2, 3, 4))
+        await asyncio.sleep(0)
+        assert served.waiting == 3
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        assert served.waiting == 0
+        gated.leave.release(2)
+        return await asyncio.gather(first, numbers(served, 5))
+
+    assert asyncio.run(work()) == [[1], [5]] and gated.sizes == [1, 1]
+
+
+def test_a_batch_that_waits_for_others_may_be_given_up(make_model):
+    gated = Gated(make_model(classes=CLASSES))
+    gated.leave.release(9)
+    served = Served("one", gated, ServeSettings(batch_seconds=0.05))
+
+    async def work():
+        left = asyncio.create_task(numbers(served, 1))
+        await asyncio.sleep(0.01)
+        left.cancel()
+        await asyncio.sleep(0.06)
+        return await numbers(served, 2)
+
+    assert asyncio.run(work()) == [2] and gated.sizes == [1]
+    served.end()
+
+
 def test_there_is_room_for_so_many_images_and_again_when_they_are_answered(served):
     with served.room(8):
         with pytest.raises(BusyError, match="one: has 8 images"), served.room(3):

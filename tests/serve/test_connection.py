@@ -58,6 +58,20 @@ def test_a_body_of_chunks_is_refused_as_soon_as_it_is_too_long(strict):
     assert strict.service.bodies.held == 0
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Transfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_a_body_that_may_end_in_two_places_is_refused_and_nothing_after_it_is_read(strict, head):
+    with strict.open() as line:
+        line.sendall(head + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = read_all(line)
+        assert status(answer) == 400 and "length" in reason(answer) and answer.count(b"HTTP/1.1") == 1
+
+
 def test_a_body_of_chunks_is_read(strict, photos):
     with strict.open() as line:
         parts = [chunk(photos[0][at : at + 7]) for at in range(0, len(photos[0]), 7)]
@@ -104,21 +118,19 @@ def test_what_is_no_http_gets_a_reason(strict, text):
         assert status(answer) == 400 and reason(answer.removesuffix(b"<reset>"))
 
 
-@pytest.mark.parametrize("start", [b"", b"GET /healthz HT", HEAD, HEAD + b"Content-Length: 100\r\n\r\n\x89PNG"])
-def test_what_stops_in_the_middle_is_ended(strict, start):
-    with strict.open() as line:
-        line.sendall(start)
-        begun = time.monotonic()
-        answer = read_all(line)
-        assert time.monotonic() - begun < 20
-        assert not answer if not start else (status(answer) == 408 and reason(answer))
+def test_what_stops_in_the_middle_and_what_trickles_is_ended(strict):
+    starts = [b"", b"GET /healthz HT", HEAD, HEAD + b"Content-Length: 100\r\n\r\n\x89PNG"]
+    with ExitStack() as stack:
+        lines = [stack.enter_context(strict.open()) for _ in starts]
+        for line, start in zip(lines, starts, strict=True):
+            line.sendall(start)
+        trickle = stack.enter_context(strict.open())
+        trickle.sendall(HEAD)
+        assert is_ended(trickle, b"A: b\r\n")
+        for line, start in zip(lines, starts, strict=True):
+            answer = read_all(line)
+            assert not answer if not start else (status(answer) == 408 and reason(answer))
     assert strict.service.bodies.held == 0
-
-
-def test_a_trickle_is_ended_too(strict):
-    with strict.open() as line:
-        line.sendall(HEAD)
-        assert is_ended(line, b"A: b\r\n")
 
 
 def test_slow_clients_keep_nobody_out(strict, photos):
@@ -181,3 +193,12 @@ def test_an_answer_that_takes_too_long_is_given_up(predictors, photos):
         answer = site.predict(photos[0])
         assert answer.status == 504 and "0.2 seconds" in answer.error
         assert site.predict(photos[0], headers=PNG).status == 504
+
+
+def test_what_takes_too_long_inside_is_no_fault_of_a_body(predictors, photos, monkeypatch):
+    def late(*_):
+        raise TimeoutError
+
+    with serving(predictors, decoders=1) as site:
+        monkeypatch.setattr(site.service.decoder, "prepare_all", late)
+        assert site.predict(photos[0]).status == 500

@@ -1,10 +1,12 @@
 import asyncio
+import gc
 import io
 import os
 import signal
 import struct
 import threading
 import time
+import weakref
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,10 +17,15 @@ from PIL import Image
 from tests.serve.conftest import png, serving
 from vitlab.data.preprocess import CentralCrop, ImageSpec
 from vitlab.errors import ImageError
+from vitlab.serve import decoding
 from vitlab.serve.decoding import Decoder
 from vitlab.serve.settings import ServeSettings
 
 SPEC = ImageSpec(height=8, width=12, fit=CentralCrop(fraction=0.9))
+
+
+class Bytes(bytearray):
+    """A file of which can be told whether it is still in memory."""
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +83,63 @@ def test_an_image_that_takes_too_much_memory_is_refused(decoder):
     assert prepare(decoder, png(np.zeros((4, 4, 3), np.uint8))).shape == (8, 12, 3)
 
 
-def test_a_process_that_is_killed_is_replaced(decoder):
-    before = decoder.replaced
+def kill_all(decoder):
     for process in decoder.processes:
         os.kill(process, signal.SIGKILL)
-    with pytest.raises(ImageError):
-        prepare(decoder, png(np.zeros((4, 4, 3), np.uint8)))
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_process_that_is_killed_while_idle_is_replaced_at_no_cost_to_an_image(decoder):
+    before = decoder.replaced
+    kill_all(decoder)
     assert prepare(decoder, png(np.zeros((4, 4, 3), np.uint8))).shape == (8, 12, 3)
     assert decoder.replaced == before + 1
+
+
+def test_a_process_that_could_not_be_started_is_started_for_a_later_image(decoder, monkeypatch):
+    def fail(*_, **__):
+        raise BlockingIOError("no more processes")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding.subprocess, "Popen", fail)
+        kill_all(decoder)
+        with pytest.raises(BlockingIOError):
+            prepare(decoder, png(np.zeros((4, 4, 3), np.uint8)))
+    assert prepare(decoder, png(np.zeros((4, 4, 3), np.uint8))).shape == (8, 12, 3)
+
+
+def test_files_of_those_who_have_left_are_not_held(monkeypatch, caplog):
+    """One file at a time is decoded here, and the others are those of clients that leave at once."""
+    one, leave = Decoder(ServeSettings(decoders=1)), threading.Event()
+
+    def refuse(data, spec, name):
+        leave.wait(20)
+        raise ImageError(name, "is refused")
+
+    monkeypatch.setattr(one, "_prepare", refuse)
+
+    async def work():
+        first = asyncio.create_task(one.prepare(b"1", SPEC))
+        await asyncio.sleep(0.01)
+        files = [Bytes(1) for _ in range(20)]
+        held = [weakref.ref(file) for file in files]
+        others = [asyncio.create_task(one.prepare(file, SPEC)) for file in files]
+        await asyncio.sleep(0.01)
+        for other in (first, *others):
+            other.cancel()
+        await asyncio.gather(first, *others, return_exceptions=True)
+        del files, others, other
+        await asyncio.sleep(0.01)
+        gc.collect()
+        found = sum(each() is not None for each in held)
+        leave.set()
+        await asyncio.to_thread(one.end)
+        await asyncio.sleep(0)
+        gc.collect()
+        return found
+
+    assert asyncio.run(work()) == 0
+    assert caplog.text == ""
 
 
 def test_decoders_leave_nothing_behind():

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.serve.conftest import CLASSES, JSON, PNG, png, serving
+from vitlab.serve.metrics import by_model
 
 
 def test_an_answer_is_that_of_the_predictor(site, photos):
@@ -59,7 +60,12 @@ def test_200_clients_at_once_get_what_is_theirs(site, photos):
 
 def test_the_models_are_listed(site):
     first, second = site.ask(path="/v1/models").json["models"]
-    assert (first["name"], first["num_classes"], first["batch_size"], first["engine"]) == ("first", 3, 4, "eager")
+    assert (first["name"], first["num_classes"], first["batch_size"], first["engine"]) == (
+        "first",
+        3,
+        4,
+        site.predictors["first"].engine.name,
+    )
     assert (second["height"], second["width"]) == (16, 16)
 
 
@@ -82,6 +88,11 @@ def test_metrics_count_requests_and_images(site, photos):
     assert not any("nowhere" in name for name in values)
 
 
+def test_large_counts_are_exact_and_names_are_escaped():
+    lines = list(by_model("images", "counter", "Images.", [('a"b\n', 12_345_678)]))
+    assert lines[-1] == r'images{model="a\"b\n"} 12345678'
+
+
 def test_the_description_names_every_address_and_fetches_no_page_from_elsewhere(site):
     paths = site.ask(path="/openapi.json").json["paths"]
     assert set(paths) == {"/v1/predict", "/v1/embed", "/v1/models", "/healthz", "/readyz", "/metrics"}
@@ -102,6 +113,7 @@ def test_the_description_names_every_address_and_fetches_no_page_from_elsewhere(
         ("GET", "/v1/../healthz", 404),
         ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404),
         ("GET", "/..%5c..%5cetc", 404),
+        ("GET", f"/page/examples/{'9' * 5_000}", 404),
         ("POST", "http://elsewhere.example/v1/predict", 403),
     ],
 )

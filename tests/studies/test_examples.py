@@ -86,3 +86,11 @@ def test_a_damaged_run_keeps_nobody_from_examples(tmp_path):
 def test_data_that_is_not_there_is_an_error():
     with pytest.raises(DataError, match="no such file"):
         examples_for([], "127.0.0.1", "nothing-there")
+
+
+def test_data_of_which_nothing_can_be_read_is_an_error_too(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(DataError, match="no image that can be read"):
+        examples_for([], "127.0.0.1", str(tmp_path))

@@ -72,8 +72,7 @@ class Served:
 
     async def answer(self, images: Sequence[Pixels]) -> list[Prediction]:
         """Return the predictions for images that `spec` prepared, in order; whoever asks holds `room` for them."""
-        futures = self._put([_Job(image, None) for image in images])
-        return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
+        return await self._wait([_Job(image, None) for image in images])
 
     async def run(self, work: Callable[[Predictor], T]) -> T:
         """Return what `work` makes of the predictor, in the thread that runs the model, in its turn.
@@ -83,8 +82,8 @@ class Served:
             Exception: what `work` raises.
         """
         with self.room(1):
-            (future,) = self._put([_Job(None, work)])
-            return await asyncio.wrap_future(future)
+            (found,) = await self._wait([_Job(None, work)])
+            return found
 
     def end(self) -> None:
         """Finish what waits, then end the thread."""
@@ -93,11 +92,19 @@ class Served:
             self._changed.notify()
         self._thread.join()
 
-    def _put(self, jobs: "list[_Job]") -> "list[Future[Any]]":
+    async def _wait(self, jobs: "list[_Job]") -> list[Any]:
+        """Return what comes of `jobs`; whoever gives up takes those along that have not begun."""
         with self._changed:
             self._jobs.extend(jobs)
             self._changed.notify()
-        return [job.future for job in jobs]
+        try:
+            return list(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs)))
+        except BaseException:
+            for job in jobs:
+                job.future.cancel()
+            with self._changed:
+                self._jobs = deque(job for job in self._jobs if not job.future.cancelled())
+            raise
 
     def _work(self) -> None:
         while jobs := self._take():
@@ -118,20 +125,23 @@ class Served:
         """Return the function whose turn it is, or images for a batch, full or when the first has waited long enough."""
         size = self.predictor.batch_size
         with self._changed:
-            while not self._jobs:
-                if self._ending:
+            while (left := self._left()) is None or left > 0:
+                if left is None and self._ending:
                     return []
-                self._changed.wait()
-            until = self._jobs[0].since + self._patience
-            while self._jobs[0].work is None and len(self._jobs) < size and not self._ending:
-                left = until - time.monotonic()
-                if left <= 0:
-                    break
                 self._changed.wait(left)
             taken = [self._jobs.popleft()]
             while taken[0].work is None and len(taken) < size and self._jobs and self._jobs[0].work is None:
                 taken.append(self._jobs.popleft())
             return taken
+
+    def _left(self) -> float | None:
+        """Return in how many seconds something is to begin, None while nothing waits."""
+        if not self._jobs:
+            return None
+        first = self._jobs[0]
+        if first.work is not None or len(self._jobs) >= self.predictor.batch_size or self._ending:
+            return 0.0
+        return first.since + self._patience - time.monotonic()
 
     def _answers(self, jobs: Sequence[_Job]) -> Sequence[Any]:
         if jobs[0].work is not None:

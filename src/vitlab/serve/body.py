@@ -44,18 +44,19 @@ class Bodies:
         parts: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self.settings.read_seconds):
-                async for part in request.stream():
-                    size, self.held = size + len(part), self.held + len(part)
-                    if size > self.settings.max_bytes:
-                        raise self._too_long()
-                    if self.held > self.settings.max_buffered:
-                        raise busy("the server holds as many bytes of requests as it may")
-                    parts.append(part)
+            try:
+                async with asyncio.timeout(self.settings.read_seconds):
+                    async for part in request.stream():
+                        size, self.held = size + len(part), self.held + len(part)
+                        if size > self.settings.max_bytes:
+                            raise self._too_long()
+                        if self.held > self.settings.max_buffered:
+                            raise busy("the server holds as many bytes of requests as it may")
+                        parts.append(part)
+            except TimeoutError:  # of the body alone, and not of what is made of it
+                reason = f"the body did not arrive within {self.settings.read_seconds:g} seconds"
+                raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, reason, {"Connection": "close"}) from None
             yield b"".join(parts)
-        except TimeoutError:
-            reason = f"the body did not arrive within {self.settings.read_seconds:g} seconds"
-            raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, reason, {"Connection": "close"}) from None
         finally:
             self.held -= size
 

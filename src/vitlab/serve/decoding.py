@@ -1,6 +1,7 @@
 """Decoding: hostile images end up in processes of their own, with a bound on time and memory, and end at most those."""
 
 import asyncio
+import contextlib
 import os
 import queue
 import signal
@@ -28,12 +29,17 @@ _WALL = 6  # a decoder that a busy machine lets wait may take so many times its 
 
 
 class Decoder:
-    """Decodes and prepares images in processes that are replaced when an image ends them; `replaced` counts that."""
+    """Decodes and prepares images in processes that are replaced when they end.
+
+    Whoever waits for a process waits in the event loop, and takes the file along when it gives up: no more files are held for those
+    who have left than there are processes.
+    """
 
     def __init__(self, settings: ServeSettings) -> None:
-        self.settings, self.replaced = settings, 0
+        self.settings = settings
         count = settings.decoders or max(2, cores())
         self._threads = ThreadPoolExecutor(count, "decoder")
+        self._turns = asyncio.Semaphore(count)
         self._free: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         self._all = [_Process(settings.decode_bytes) for _ in range(count)]
         for process in self._all:
@@ -45,13 +51,25 @@ class Decoder:
         """The processes, by their numbers."""
         return [process.number for process in self._all]
 
+    @property
+    def replaced(self) -> int:
+        """How many processes have taken the place of others that ended, by an image or otherwise."""
+        return sum(process.starts - 1 for process in self._all)
+
     async def prepare(self, data: bytes, spec: ImageSpec, name: str = "image") -> Pixels:
         """Return the image in the file `data` as `spec.prepare` makes it: uint8 [height, width, 3]; `name` is for errors.
 
         Raises:
             ImageError: it cannot be decoded, must not be, or takes more time or memory than it may.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, data, spec, name)
+        await self._turns.acquire()
+        try:
+            work = asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, data, spec, name)
+        except BaseException:
+            self._turns.release()
+            raise
+        work.add_done_callback(self._end_turn)
+        return await asyncio.shield(work)  # a process is busy until it is done, whether or not anybody still waits
 
     async def prepare_all(self, files: Sequence[bytes], spec: ImageSpec) -> list[Pixels]:
         """Return several images, each as `prepare` does; errors tell which by its number from 0.
@@ -67,6 +85,11 @@ class Decoder:
             for task in tasks:
                 task.cancel()
 
+    def _end_turn(self, work: "asyncio.Future[Pixels]") -> None:
+        self._turns.release()
+        if not work.cancelled():
+            work.exception()  # nobody may be there any more to ask for it
+
     def end(self) -> None:
         """End the processes."""
         self._threads.shutdown(cancel_futures=True)
@@ -78,8 +101,8 @@ class Decoder:
         try:
             return process.prepare(data, spec, self.settings.decode_seconds, name)
         except _EndedError as ended:
-            self.replaced += 1
-            process.start()
+            with contextlib.suppress(OSError):  # it is tried again with the next image
+                process.start()
             raise ImageError(name, str(ended)) from None
         finally:
             self._free.put(process)
@@ -96,7 +119,7 @@ class _Process:
         self._extra = extra
         self._process: subprocess.Popen[bytes]
         self._line: Connection[Any, Any]
-        self._ready = False
+        self._ready, self.starts = False, 0
         self.start()
 
     @property
@@ -105,20 +128,24 @@ class _Process:
 
     def start(self) -> None:
         """Start the worker, in place of the one before; it takes a moment until it hears."""
-        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as opened:
+            ours, theirs = map(opened.enter_context, socket.socketpair())
+            self._process = self._opened(theirs)
+            self._line, self._ready = Connection(ours.detach()), False
+        self.starts += 1
+
+    def _opened(self, theirs: socket.socket) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-P", "-m", "vitlab.serve.worker", str(theirs.fileno()), str(self._extra)]
         where = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-        with theirs:
-            self._process = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                env=where,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                process_group=0,  # Ctrl-C reaches every process of the terminal's group
-            )
-        self._line, self._ready = Connection(ours.detach()), False
+        return subprocess.Popen(
+            command,
+            pass_fds=[theirs.fileno()],
+            env=where,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C reaches every process of the terminal's group
+        )
 
     def wait_until_ready(self) -> None:
         """Return when the worker hears.
@@ -143,6 +170,9 @@ class _Process:
             ImageError: the worker refuses it.
             _EndedError: the worker has ended.
         """
+        if self._process.poll() is not None:  # of no fault of this image
+            self._line.close()
+            self.start()
         self.wait_until_ready()
         task = Task(
             height=spec.height,

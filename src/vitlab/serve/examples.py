@@ -32,11 +32,11 @@ class Sample:
 
 def choose(source: Source | None, count: int = COUNT) -> tuple[Sample, ...]:
     """Return up to `count` examples of `source`, class by class in turn; generated ones where there is none that can be read."""
-    found = () if source is None else tuple(_some(source, count))
-    return found or (*_some(Digits(), count // 2), *_some(Fractals(image_size=64, num_classes=24), count - count // 2))
+    found = () if source is None else tuple(some(source, count))
+    return found or (*some(Digits(), count // 2), *some(Fractals(image_size=64, num_classes=24), count - count // 2))
 
 
-def _some(source: Source, count: int) -> Iterator[Sample]:
+def some(source: Source, count: int = COUNT) -> Iterator[Sample]:
     """Yield examples of as many classes as there are; what cannot be read is passed over."""
     made = 0
     for index in _spread(source, 2 * count):

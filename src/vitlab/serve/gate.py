@@ -74,6 +74,11 @@ def refused(scope: Scope, settings: ServeSettings) -> tuple[HTTPStatus, str] | N
     here (DNS rebinding), or from its own origin.
     """
     headers = Headers(scope=scope)
+    if "transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] == "1.0"):
+        return (
+            HTTPStatus.BAD_REQUEST,
+            "what is before this server may see another end of this body; say its length once",
+        )
     host, origin = headers.get("host", ""), headers.get("origin")
     if not _is_ours(_name_in(f"//{host}"), settings):
         return HTTPStatus.FORBIDDEN, "this host is not served here; vitlab serve --allow-host NAME allows it"
@@ -115,5 +120,7 @@ def _is_address(name: str) -> bool:
 async def _say(send: Send, status: HTTPStatus, reason: str) -> None:
     body = json.dumps({"error": reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == HTTPStatus.BAD_REQUEST:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": int(status), "headers": headers})
     await send({"type": "http.response.body", "body": body})

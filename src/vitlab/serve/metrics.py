@@ -46,8 +46,9 @@ def heading(name: str, kind: str, what: str) -> tuple[str, str]:
     return f"# HELP {name} {what}", f"# TYPE {name} {kind}"
 
 
-def by_model(name: str, kind: str, what: str, values: Iterable[tuple[str, float]]) -> Iterable[str]:
-    """Yield the lines of a metric that each model has; names of models need no escape."""
+def by_model(name: str, kind: str, what: str, values: Iterable[tuple[str, int]]) -> Iterable[str]:
+    """Yield the lines of a metric that each model has."""
     yield from heading(name, kind, what)
     for model, value in values:
-        yield f'{name}{{model="{model}"}} {value:g}'
+        escaped = model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        yield f'{name}{{model="{escaped}"}} {value}'

@@ -124,7 +124,9 @@ class Service:
             ),
         ):
             yield from by_model(name, kind, what, zip((name for name, _ in models), values, strict=True))
-        yield from heading("vitlab_decoders_replaced_total", "counter", "Processes that an image has ended.")
+        yield from heading(
+            "vitlab_decoders_replaced_total", "counter", "Processes that have taken the place of others that ended."
+        )
         yield f"vitlab_decoders_replaced_total {self.decoder.replaced}"
         yield from heading("vitlab_held_bytes", "gauge", "Bytes of requests in memory.")
         yield f"vitlab_held_bytes {self.bodies.held}"

@@ -1,13 +1,29 @@
 """ServeSettings: where a server listens, and what one request, one client and one image may cost."""
 
+import ipaddress
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from vitlab.config import Settings
 
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _host(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            raise ValueError(
+                f"{name[:100]!r} is no name of a host; give it without http:// and without a port"
+            ) from None
+    return name
+
+
+Host = Annotated[str, AfterValidator(_host)]
 
 
 class ServeSettings(Settings):
@@ -21,7 +37,7 @@ class ServeSettings(Settings):
     """Only this computer, unless told."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     """0: any that is free."""
-    allow_hosts: tuple[str, ...] = ()
+    allow_hosts: tuple[Host, ...] = ()
     """Further names under which browsers may ask: a page elsewhere cannot use the server by a name of its own."""
     max_bytes: Count = 16 << 20
     """Of the body of a request."""

@@ -59,11 +59,13 @@ def _add_listings(router: APIRouter, service: Service, examples: Sequence[Sample
     router.add_api_route("/page/models", _fixed(_text(models), JSON))
     router.add_api_route("/page/examples", _fixed(_text(labels), JSON))
 
-    @router.get("/page/examples/{number:int}")
-    async def example(number: int) -> Response:
-        if number >= len(examples):
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no example {number}; there are {len(examples)}")
-        return Response(examples[number].data, headers=HEADERS, media_type=examples[number].kind)
+    by_number = {str(number): example for number, example in enumerate(examples)}
+
+    @router.get("/page/examples/{number}")
+    async def example(number: str) -> Response:
+        if number not in by_number:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no such example; there are {len(examples)}, from 0 on")
+        return Response(by_number[number].data, headers=HEADERS, media_type=by_number[number].kind)
 
 
 def _add_learned(router: APIRouter, service: Service) -> None:

@@ -9,8 +9,8 @@ from vitlab.data.hub import Hub
 from vitlab.data.open import AnySource
 from vitlab.data.shards import Shards
 from vitlab.data.store import is_address
-from vitlab.errors import VitlabError
-from vitlab.serve.examples import Sample, choose
+from vitlab.errors import DataError, VitlabError
+from vitlab.serve.examples import Sample, choose, some
 from vitlab.studies.plan import evaluation_source
 from vitlab.studies.recipe import InProgram, RunSettings
 
@@ -22,10 +22,12 @@ def examples_for(models: Iterable[str], host: str, data: str | None = None) -> t
     that they may be seen by others. Nor is anything fetched over a network.
 
     Raises:
-        DataError: there is no data set `data`.
+        DataError: there is no data set `data`, or nothing in it can be read.
     """
     if data is not None:
-        return choose(evaluation_source(data))
+        if not (found := tuple(some(evaluation_source(data)))):
+            raise DataError(data, "has no image that can be read", "offer another data set, or leave --examples out")
+        return found
     sources = (source for model in models if _is_loopback(host) and (source := _evaluated_on(Path(model))) is not None)
     return choose(next(sources, None))
 
