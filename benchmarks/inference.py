@@ -3,8 +3,8 @@
     python benchmarks/inference.py [--models S/16,B/16] [--batches 1,8,32] [--rounds 7] [--threads 2]
 
 Peers take part where they are installed: their eager models, and timm's as a graph of torch.onnx.export, run by onnxruntime.
-All contestants take turns in one process; logits must be those of ours to 1e-4, or there is no row. Ours is given as many images as
-the others, and runs them in batches of the size that `Predictor` has for the model.
+All contestants take turns in one process; logits must be those of ours to 1e-4, or there is no row. They are given one batch, the same
+for all; `Predictor` by itself takes one of the size that suits the model and the machine.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from torch import Tensor
 from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import build
 from vitlab.models.vit import ViT
-from vitlab.serve.engine import Eager, Engine, OnnxRuntime, batch_size_for
+from vitlab.serve.engine import Eager, Engine, OnnxRuntime
 from vitlab.weights.convert import convert
 
 TOLERANCE = 1e-4
@@ -45,13 +45,8 @@ def built(name: str) -> ViT:
     return model
 
 
-def piecewise(engine: Engine, size: int) -> Run:
-    def run(images: Tensor) -> np.ndarray:
-        return np.concatenate(
-            [engine.run(images[start : start + size]).logits for start in range(0, len(images), size)]
-        )
-
-    return run
+def run_by(engine: Engine) -> Run:
+    return lambda images: engine.run(images).logits
 
 
 def eager(model: torch.nn.Module) -> Run:
@@ -123,8 +118,7 @@ BUILD = {"timm": _timm, "transformers": _transformers, "torchvision": _torchvisi
 
 def contestants(model: ViT, folder: Path) -> tuple[dict[str, Run], dict[str, Run]]:
     """Return our ways to run `model`, and the peers that are installed."""
-    size = batch_size_for(model.settings, torch.device("cpu"))
-    ours = {EAGER: piecewise(Eager(model), size), BEST: piecewise(OnnxRuntime.of(model), size)}
+    ours = {EAGER: run_by(Eager(model)), BEST: run_by(OnnxRuntime.of(model))}
     theirs: dict[str, Run] = {}
     for peer, package in PEERS.items():
         if importlib.util.find_spec(package):

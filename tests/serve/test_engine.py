@@ -93,12 +93,11 @@ def test_a_row_of_a_graph_does_not_depend_on_those_beside_it(make_model):
         assert np.array_equal(run(lonely).logits[shift], whole.logits[0])
 
 
-def test_the_size_of_a_batch_follows_from_the_model_and_the_kind_of_device():
-    sizes = [
-        batch_size_for(settings_for(name, 10, side), CPU)
-        for name, side in (("Mini/4", 32), ("S/16", 224), ("H/14", 224))
-    ]
-    assert sizes == [8, 2, 1]
+@pytest.mark.parametrize(("threads", "sizes"), [(1, [4, 1, 1]), (2, [8, 1, 1]), (16, [8, 4, 1])])
+def test_the_size_of_a_batch_follows_from_the_model_and_the_device(monkeypatch, threads, sizes):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    models = (("Mini/4", 32), ("S/16", 224), ("H/14", 224))
+    assert [batch_size_for(settings_for(name, 10, side), CPU) for name, side in models] == sizes
     assert batch_size_for(settings_for("B/16", 10, 224), torch.device("cuda")) == 64
 
 
