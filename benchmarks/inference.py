@@ -3,8 +3,8 @@
     python benchmarks/inference.py [--models S/16,B/16] [--batches 1,8,32] [--rounds 7] [--threads 2]
 
 Peers take part where they are installed: their eager models, and timm's as a graph of torch.onnx.export, run by onnxruntime.
-All contestants take turns in one process; logits must be those of ours to 1e-4, or there is no row. They are given one batch, the same
-for all; `Predictor` by itself takes one of the size that suits the model and the machine.
+All contestants take turns in one process; logits must be those of ours to 1e-4, or there is no row. They are given the same batch;
+`Predictor` by itself takes one of the size that suits the model and the machine.
 """
 
 import argparse
