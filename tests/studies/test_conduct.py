@@ -22,7 +22,7 @@ FEW = upstream.FRACTALS.model_copy(update={"num_classes": 3, "images_per_class":
 
 
 def training(name="base", **changes):
-    model = upstream.vit(3, width=16, mlp_dim=16, depth=1, num_heads=1, **changes)
+    model = upstream.vit(3, **{"width": 16, "mlp_dim": 16, "depth": 1, "num_heads": 1, **changes})
     return upstream.pretraining(name, model, FEW, steps=4)
 
 
@@ -181,6 +181,7 @@ def finish(out):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study_and_no_piece_is_made_twice(tmp_path):
     both = [start(tmp_path / "out") for _ in range(2)]
     made = [process.communicate(timeout=120)[0].split() for process in both]
@@ -189,6 +190,7 @@ def test_two_processes_share_a_study_and_no_piece_is_made_twice(tmp_path):
     assert not list((tmp_path / "out" / "claims").iterdir())
 
 
+@pytest.mark.slow
 def test_a_study_that_was_killed_ends_like_one_that_was_not(tmp_path):
     finish(tmp_path / "whole")
     for _ in range(3):

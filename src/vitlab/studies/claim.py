@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class Held:
 
 
 @contextmanager
-def claim(folder: Path, name: str) -> Iterator[Held | None]:
+def claim(folder: Path, name: str) -> Generator[Held | None]:
     """Hold the piece `name` of the study whose claims are in `folder`; None where another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     taken = _take(folder, name)
