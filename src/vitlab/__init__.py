@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from vitlab.evals.paired import compare as compare
     from vitlab.inspection import figures as figures
     from vitlab.models.catalog import build_named
+    from vitlab.serve.app import create_app as create_app
+    from vitlab.serve.export import export as export
     from vitlab.serve.predict import Predictor as Predictor
+    from vitlab.serve.settings import ServeSettings as ServeSettings
     from vitlab.studies.finetune import finetune as finetune
     from vitlab.studies.finetune import resume as resume
     from vitlab.weights.convert import convert as convert
@@ -38,6 +41,7 @@ _PLACES = {
     "Fractals": "vitlab.data.fractals:Fractals",
     "Hub": "vitlab.data.hub:Hub",
     "Predictor": "vitlab.serve.predict:Predictor",
+    "ServeSettings": "vitlab.serve.settings:ServeSettings",
     "Shards": "vitlab.data.shards:Shards",
     "Table": "vitlab.data.table:Table",
     "VitlabError": "vitlab.errors:VitlabError",
@@ -47,6 +51,8 @@ _PLACES = {
     "compare": "vitlab.evals.paired:compare",
     "convert": "vitlab.weights.convert:convert",
     "cost": "vitlab.cost:",
+    "create_app": "vitlab.serve.app:create_app",
+    "export": "vitlab.serve.export:export",
     "fewshot": "vitlab.evals.fewshot:fewshot",
     "figures": "vitlab.inspection.figures:",
     "finetune": "vitlab.studies.finetune:finetune",
@@ -64,6 +70,7 @@ __all__ = [
     "Fractals",
     "Hub",
     "Predictor",
+    "ServeSettings",
     "Shards",
     "Table",
     "VitlabError",
@@ -73,6 +80,8 @@ __all__ = [
     "compare",
     "convert",
     "cost",
+    "create_app",
+    "export",
     "fewshot",
     "figures",
     "finetune",

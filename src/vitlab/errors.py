@@ -79,8 +79,16 @@ class PackError(VitlabError):
     """A data set could not be packed to the end; what is packed is kept, and the same command goes on from there."""
 
 
+class PredictionError(VitlabError):
+    """Predictions could not be written to the end; what is done is kept, and the same command goes on from there."""
+
+
 class WeightsError(RequestError):
     """A file holds no weights, or weights that do not fit the model."""
+
+
+class BusyError(VitlabError):
+    """A server has as much to do as it may have; in a moment there is room again."""
 
 
 class DownloadError(RequestError):
@@ -89,6 +97,10 @@ class DownloadError(RequestError):
 
 class RunFolderError(RequestError):
     """A run folder exists, is in use, cannot be written, or cannot be continued."""
+
+
+class ExportError(VitlabError):
+    """What was written of a model does not answer as the model does; it was not kept."""
 
 
 class NonFiniteError(VitlabError):

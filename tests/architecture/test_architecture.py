@@ -150,6 +150,8 @@ def test_the_package_is_typed_and_carries_its_data():
     assert (package / "studies" / "recipes" / "jft.json").exists() and (
         package / "studies" / "recipes" / "expected.csv"
     ).exists()
+    page = package / "serve" / "page"
+    assert sorted(file.name for file in page.iterdir()) == ["icon.svg", "index.html", "script.js", "style.css"]
 
 
 def test_every_folder_of_source_says_what_it_is_in_one_sentence():

@@ -113,7 +113,7 @@ def test_the_commands_run_one_after_the_other(place):
     for verb, *arguments in COMMANDS:
         named = [word for word in arguments if word.endswith(("/", ".npz", ".jpg", ".pth"))]
         downloads = {row.name for row in published()} & set(arguments)
-        if all((place / word).exists() for word in named) and not downloads:
+        if verb != "serve" and all((place / word).exists() for word in named) and not downloads:  # it would not end
             changes = [word for change in TINY for word in ("--set", change)]
             runnable.append([verb, *arguments, *(changes if verb in ("finetune", "pretrain") else [])])
     assert {words[0] for words in runnable} >= {"finetune", "evaluate", "predict", "pretrain", "models"}

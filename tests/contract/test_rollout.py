@@ -47,6 +47,7 @@ def test_the_weights_of_a_layer_are_those_that_its_attention_uses(model):
         value = block.attention.value(tokens).unflatten(2, (model.settings.num_heads, -1)).transpose(1, 2)
         read = block.attention.out((given @ value).transpose(1, 2).flatten(2))
         torch.testing.assert_close(read, output, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(block.attention.read(given, tokens), output, atol=1e-5, rtol=1e-4)
 
 
 @each_global

@@ -4,7 +4,7 @@ import pytest
 from vitlab.errors import SettingsError
 from vitlab.evals import neighbours as module
 from vitlab.evals.features import Labelled
-from vitlab.evals.neighbours import neighbours
+from vitlab.evals.neighbours import nearest, neighbours
 
 
 def clouds(count, seed, width=6, classes=4):
@@ -57,3 +57,15 @@ def test_a_feature_of_zeros_is_no_trouble():
 def test_more_neighbours_than_there_are_images_are_refused(count):
     with pytest.raises(SettingsError, match="30 training images; give a number from 1 to 30"):
         neighbours(clouds(30, 6), clouds(5, 7), 4, (count,))
+
+
+def test_the_nearest_are_the_rows_of_the_largest_cosine_whatever_their_length():
+    bank = np.array([[1, 0], [0, 5], [3, 3], [-1, 0], [2, 0]], np.float32)
+    cosines, places = nearest(bank, np.array([[4, 0], [0, -1]], np.float32), 3)
+    assert places.tolist() == [[0, 4, 2], [0, 3, 4]]
+    np.testing.assert_allclose(cosines, [[1, 1, 0.5**0.5], [0, 0, 0]], atol=1e-6)
+
+
+def test_there_are_no_more_nearest_than_rows():
+    cosines, places = nearest(np.eye(2, dtype=np.float32), np.ones((1, 2), np.float32), 6)
+    assert cosines.shape == places.shape == (1, 2)

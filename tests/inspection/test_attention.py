@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from vitlab.inspection.attention import attention_by_layer, rollout
+from vitlab.inspection.attention import attention_by_layer, attention_from, readout, rollout
 from vitlab.nn.grid import Size
-from vitlab.nn.pooling import Mean
+from vitlab.nn.pooling import AttentionPool, FirstPatch, Mean
 
 
 @pytest.fixture
@@ -68,3 +68,31 @@ def test_rollout_of_one_layer_is_its_mean_attention_from_the_class_token(wide, i
 def test_an_image_has_the_same_map_alone_and_in_a_batch(wide, images):
     model = wide()
     torch.testing.assert_close(rollout(model, images)[1:], rollout(model, images[1:]))
+
+
+def test_attention_from_a_patch_is_its_row_in_every_layer_and_head(wide, images):
+    model = wide(registers=2)
+    found = attention_from(model, images, (1, 2))
+    assert found.shape == (2, 2, 2, 2, 3)
+    for layer, weights in enumerate(attention_by_layer(model, images)):
+        torch.testing.assert_close(found[:, layer].flatten(2), weights[:, :, 3 + 5, 3:])
+
+
+def test_the_output_looks_as_the_tokens_do_that_are_pooled(wide, images):
+    for changes, rows in (({}, slice(0, 1)), ({"pool": FirstPatch(), "registers": 1}, slice(1, 2))):
+        model = wide(**changes)
+        prefix = model.settings.num_prefix
+        for layer, weights in enumerate(attention_by_layer(model, images)):
+            expected = weights[:, :, rows, prefix:].mean(dim=2)
+            torch.testing.assert_close(attention_from(model, images)[:, layer].flatten(2), expected)
+    for pool in (Mean(), AttentionPool()):
+        model = wide(pool=pool)
+        first = next(attention_by_layer(model, images)).mean(dim=2)
+        torch.testing.assert_close(attention_from(model, images)[:, 0].flatten(2), first)
+        assert readout(model).tolist() == pytest.approx([1 / 6] * 6)
+
+
+def test_a_patch_outside_the_grid_is_refused(wide, images):
+    for patch in ((2, 0), (0, 3), (-1, 0)):
+        with pytest.raises(ValueError, match="no patch"):
+            attention_from(wide(), images, patch)

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitlab.errors import DataError
-from vitlab.inspection import figures
+from vitlab.errors import DataError, WeightsError
+from vitlab.inspection import charts, figures
 from vitlab.inspection.embeddings import filter_components, position_similarity
+from vitlab.models.classifier import build
+from vitlab.models.resnet import ResNetSettings
+from vitlab.models.vit import Axial
 from vitlab.nn.grid import Size
+from vitlab.nn.pooling import Mean
 
 SIGNATURES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
@@ -18,14 +22,14 @@ def image():
 
 
 def test_a_drawing_is_saved_in_the_format_of_its_suffix(tmp_path):
-    drawing = figures.bars({"ant": 0.5, "bee": 1.0}, "top-1")
+    drawing = charts.bars({"ant": 0.5, "bee": 1.0}, "top-1")
     for suffix, signature in SIGNATURES.items():
         drawing.save(tmp_path / f"bars{suffix}")
         assert (tmp_path / f"bars{suffix}").read_bytes().startswith(signature)
 
 
 def test_the_same_figure_gives_the_same_svg():
-    first, again = (figures.curves({"loss": {"train": ([0, 1], [2.0, 1.0])}}).svg() for _ in range(2))
+    first, again = (charts.curves({"loss": {"train": ([0, 1], [2.0, 1.0])}}).svg() for _ in range(2))
     assert first == again
     assert first.startswith("<svg")
     assert "<script" not in first
@@ -35,20 +39,27 @@ def test_every_figure_can_be_drawn(make_model, image):
     model = make_model()
     matrix = np.array([[3, 1], [0, 2]])
     drawings = [
-        figures.curves({"loss": {"train": ([0, 1], [2.0, 1.0]), "test": ([1], [3.0])}, "lr": {"lr": ([0], [1.0])}}),
-        figures.confusion(matrix, ["ant", "bee"]),
+        charts.curves({"loss": {"train": ([0, 1], [2.0, 1.0]), "test": ([1], [3.0])}, "lr": {"lr": ([0], [1.0])}}),
+        charts.confusion(matrix, ["ant", "bee"]),
         figures.filters(filter_components(model, 9)),
         figures.similarity(position_similarity(model).numpy()),
         figures.rollout(model, image),
         figures.rollouts([image], [image], ["an image"]),
-        figures.bars({"ant": 0.5}, "top-1"),
-        figures.reliability(np.array([0, 3]), np.array([0.0, 0.9]), np.array([0.0, 2 / 3]), 0.23),
+        figures.attention(model, image),
+        figures.attention(model, image, patch=(1, 0)),
+        figures.relevance(model, image),
+        figures.relevance(model, image, [2]),
+        figures.distance(model, [image, image]),
+        figures.lens(model, image),
+        figures.neighbours(image, [image, image], ["cat $x$.png", "ant 0.99", "bee 0.98"]),
+        charts.bars({"ant": 0.5}, "top-1"),
+        charts.reliability(np.array([0, 3]), np.array([0.0, 0.9]), np.array([0.0, 2 / 3]), 0.23),
     ]
     assert len({drawing.svg() for drawing in drawings}) == len(drawings)
 
 
 def test_a_figure_of_many_classes_can_be_drawn():
-    figures.confusion(np.eye(40, dtype=np.int64), [str(index) for index in range(40)]).svg()
+    charts.confusion(np.eye(40, dtype=np.int64), [str(index) for index in range(40)]).svg()
 
 
 def test_constant_filters_are_drawn_without_dividing_by_zero():
@@ -90,5 +101,47 @@ def test_a_path_that_is_no_image_is_refused(tmp_path, make_model):
 
 
 def test_names_in_a_figure_are_text_and_not_markup():
-    svg = figures.bars({"<b>&": 0.5}, "top-1").svg()
+    svg = charts.bars({"<b>&": 0.5}, "top-1").svg()
     assert not re.search(r"<b>", svg)
+
+
+def test_a_model_that_a_figure_is_not_for_is_refused_in_one_line(make_model, image):
+    resnet = build(ResNetSettings(image_size=Size(8, 8), depths=(1,), root_width=32, num_classes=2))
+    axial = make_model(attention=Axial(), pool=Mean())
+    for model in (resnet, axial):
+        for draw in (figures.rollout, figures.attention, figures.relevance):
+            with pytest.raises(WeightsError, match="no attention between all of its patches"):
+                draw(model, image)
+        with pytest.raises(WeightsError, match="no attention between all of its patches"):
+            figures.distance(model, [image])
+    with pytest.raises(WeightsError, match="is a ResNet"):
+        figures.lens(resnet, image)
+    assert figures.lens(axial, image).svg()
+    for draw in (figures.relevance, figures.lens):
+        with pytest.raises(WeightsError, match="has no head"):
+            draw(make_model(num_classes=None), image)
+
+
+def test_what_cannot_be_drawn_says_so(make_model, image, tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        figures.rollout(make_model(), tmp_path / "none.png")
+    with pytest.raises(DataError, match="give one or more"):
+        figures.distance(make_model(), [])
+    with pytest.raises(ValueError, match="no patch 2, 0 on a grid of 2×2"):
+        figures.attention(make_model(), image, patch=(2, 0))
+    with pytest.raises(ValueError, match="no class 7"):
+        figures.relevance(make_model(), image, [7])
+
+
+def test_maps_of_zeros_and_of_any_grid_are_drawn():
+    for shape in ((1, 1, 1, 1), (2, 3, 1, 5), (30, 2, 4, 1)):
+        figures.attention_grid(np.zeros(shape, np.float32)).svg()
+    figures.similarity(np.ones((3, 5, 3, 5), np.float32)).svg()
+    figures.distances(np.zeros((1, 1), np.float32), 0.0).svg()
+
+
+def test_a_lens_of_many_classes_draws_those_that_lead():
+    shares = np.full((5, 1000), 0.0005, np.float32)
+    shares[[0, 1, 2, 3, 4], [9, 8, 9, 7, 7]] = 0.5
+    svg = figures.lens_curves(shares, [f"class {number}" for number in range(1000)], 3).svg()
+    assert svg.count('id="line2d_') < 60

@@ -72,3 +72,15 @@ def test_layer_scale_multiplies_each_channel():
     branch = Branch(3, 0.0, layer_scale=True)
     torch.nn.init.constant_(branch.scale, 0.5)
     assert torch.equal(branch(torch.ones(2, 1, 3)), torch.full((2, 1, 3), 0.5))
+
+
+@pytest.mark.parametrize("changes", [{}, {"layer_scale": True}, {"relative_tokens": 5}, {"qkv_bias": False}])
+def test_a_block_with_explicit_attention_is_the_block(changes):
+    whole = block(**changes)
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape))
+        tokens = torch.randn(2, 5, 8)
+        weights, after = whole.explicit(tokens)
+        torch.testing.assert_close(weights, whole.attention_weights(tokens))
+        torch.testing.assert_close(after, whole(tokens), atol=1e-5, rtol=1e-5)

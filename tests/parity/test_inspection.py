@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from vitlab.inspection.attention import attention_by_layer, rollout
+from vitlab.inspection.distance import attention_distance, patch_distances
 from vitlab.inspection.embeddings import filter_components, position_similarity
+from vitlab.inspection.relevance import relevance
 from vitlab.weights.load import fit, read
 
 CASES = ["rollout_7x7", "rollout_4x4"]
@@ -60,3 +62,24 @@ def test_filter_components_agree_up_to_sign(analysed, agree, name):
     actual = filter_components(model, len(expected))
     signs = np.sign((actual * expected).sum(axis=(1, 2, 3), keepdims=True))
     agree(f"{case.name} filters", actual * signs, expected, **within(case))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_attention_distance_agrees(analysed, agree, to_images, name):
+    case, io, model = analysed(name)
+    distances = attention_distance(model, to_images(io["input"]))
+    agree(f"{case.name} distance", distances, io["attention_distance_raw"], **case.tolerance["attention_distance"])
+    between = patch_distances(model.settings.grid, model.settings.stem.cell)
+    agree(f"{case.name} between patches", between, io["distance_matrix_pixels"], **within(case))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_attention_give_the_relevance_that_other_code_has(analysed, agree, to_images, name):
+    """Their gradient of a logit for every layer's attention, joined as Chefer et al. do, for the first image and class 1."""
+    case, io, model = analysed(name)
+    joint = np.eye(io["attention"].shape[-1])
+    for weights, slope in zip(io["attention"][0], io["attention_grad_class1_image0"], strict=True):
+        joint = joint + np.maximum(weights * slope, 0).mean(axis=0) @ joint
+    expected = joint[0, 1:].reshape(model.settings.grid)
+    found = relevance(model, to_images(io["input"][:1]), [1])[0]
+    agree(f"{case.name} relevance", found, expected, atol=2e-5 * expected.max(), rtol=1e-4)

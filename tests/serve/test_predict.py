@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from vitlab.errors import DataError, ImageError, WeightsError
-from vitlab.serve.predict import BATCH_SIZE, Prediction, Predictor
+from vitlab.serve.predict import Prediction, Predictor
 from vitlab.weights.save import save
 
 CLASSES = ("ant", "bee", "cat")
@@ -20,9 +20,7 @@ def predictor(make_model):
 @pytest.fixture
 def images():
     rng = np.random.default_rng(0)
-    return [
-        rng.integers(0, 256, (int(side), 11, 3), dtype=np.uint8) for side in rng.integers(5, 40, 2 * BATCH_SIZE + 3)
-    ]
+    return [rng.integers(0, 256, (int(side), 11, 3), dtype=np.uint8) for side in rng.integers(5, 40, 19)]
 
 
 def png(pixels):

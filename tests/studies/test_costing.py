@@ -85,6 +85,10 @@ def test_nothing_asked_is_table_6():
         ({"model": "B/16", "epochs": 7}, "--train-images: is missing"),
         ({"model": "B/16", "epochs": -1, "train_images": 1e6}, "--epochs: -1 is no training"),
         ({"model": "B/16", "epochs": float("nan"), "train_images": 1e6}, "is no training"),
+        (
+            {"model": "B/16", "epochs": 1e300, "train_images": 1e6},
+            "--epochs: 1e+300 is no training; give a number above 0 and below 1e+18",
+        ),
         ({"model": "B/16", "rate": 100.0}, "--rate: is for the time of a training"),
         ({"model": "B/16", "utilisation": 0.5}, "say of which: --budget"),
         ({"budget": "8xH200 24h", "epochs": 7}, "MODEL: is missing"),

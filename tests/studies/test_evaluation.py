@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from vitlab.errors import BadImagesError
-from vitlab.studies.evaluation import Reading, evaluate_model, predict_files
+from vitlab.studies.evaluation import Reading, evaluate_model
+from vitlab.studies.prediction import predict_files
 from vitlab.weights.save import save
 
 

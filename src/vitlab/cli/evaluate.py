@@ -84,16 +84,10 @@ def evaluate(
         return
     whole.refuse_alone({"--parts": parts, "--steps": steps, "--set": changes, "--resume": resume})
 
-    from vitlab.studies.evaluation import Reading, evaluate_model
+    from vitlab.studies.evaluation import evaluate_model
     from vitlab.studies.scoresheet import check_free, write_scoresheet
 
-    reading = Reading(
-        decoding=None if decoding is None else decoding.value,
-        max_pixels=max_pixels,
-        resize=resize,
-        skip_bad=on_bad_image == options.OnBadImage.SKIP,
-        skip_missing=missing_images == options.OnBadImage.SKIP,
-    )
+    reading = options.to_reading(decoding, max_pixels, on_bad_image, resize, missing_images)
     if out is not None:
         check_free(out)
     size = options.parse_size(image_size)

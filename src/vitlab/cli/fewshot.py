@@ -41,12 +41,10 @@ def fewshot(
     nearest = () if knn is None else options.parse_counts(knn, "--knn")
 
     from vitlab.cli.bar import bar
-    from vitlab.studies.evaluation import Reading
     from vitlab.studies.fewshot import Protocol, measure_data, open_sides, parse_l2s
 
     protocol = Protocol(counts, seeds, parse_l2s(l2), probe, nearest)
-    how = None if decoding is None else decoding.value
-    reading = Reading(how, max_pixels, skip_bad=on_bad_image == options.OnBadImage.SKIP)
+    reading = options.to_reading(decoding, max_pixels, on_bad_image)
     sides = open_sides(train, test)
     with bar("features") as advance:
         found = measure_data(model, sides, protocol, reading, workers=workers, device=device, seen=advance)

@@ -12,20 +12,40 @@ from vitlab.cli.convert import convert
 from vitlab.cli.cost import cost
 from vitlab.cli.demo import demo
 from vitlab.cli.evaluate import evaluate
+from vitlab.cli.export import export
 from vitlab.cli.fewshot import fewshot
 from vitlab.cli.finetune import finetune
+from vitlab.cli.inspect import inspect
 from vitlab.cli.models import models
 from vitlab.cli.predict import predict
 from vitlab.cli.pretrain import pretrain
 from vitlab.cli.recipes import recipes
 from vitlab.cli.runs import runs
+from vitlab.cli.serve import serve
 from vitlab.cli.verify import verify
 from vitlab.cli.vtab import vtab
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-verbs = (demo, finetune, pretrain, evaluate, fewshot, vtab, predict, cost, convert, models, recipes, runs, verify)
+verbs = (
+    demo,
+    finetune,
+    pretrain,
+    evaluate,
+    fewshot,
+    vtab,
+    predict,
+    inspect,
+    serve,
+    export,
+    convert,
+    cost,
+    models,
+    recipes,
+    runs,
+    verify,
+)
 for verb in verbs:
     app.command()(verb)
 app.add_typer(data.app, name="data")

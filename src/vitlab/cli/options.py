@@ -2,9 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from vitlab.studies.evaluation import Reading
 
 
 class OnBadImage(StrEnum):
@@ -177,6 +180,21 @@ WandB = Annotated[
 ]
 ListWeights = Annotated[bool, typer.Option("--weights", help="List the published weights instead.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def to_reading(
+    decoding: HowDecoded | None,
+    max_pixels: int | None,
+    on_bad_image: OnBadImage,
+    resize: int | None = None,
+    missing_images: OnBadImage = OnBadImage.FAIL,
+) -> "Reading":
+    """Return how images are read, of the options that say it."""
+    from vitlab.studies.evaluation import Reading
+
+    how = None if decoding is None else decoding.value
+    skip_bad, skip_missing = on_bad_image == OnBadImage.SKIP, missing_images == OnBadImage.SKIP
+    return Reading(how, max_pixels, resize, skip_bad, skip_missing)
 
 
 def parse_size(text: str | None, flag: str = "--image-size") -> int | tuple[int, int] | None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.ipc
 
-from vitlab.data.column import SEVERAL, from_arrow, names_in
+from vitlab.data.column import SEVERAL, from_arrow, names_in, no_labels
 from vitlab.data.path import printable, read_beside
 from vitlab.data.schema import Opened, check_columns, check_images, first_of, reading
 from vitlab.errors import ImageError
@@ -23,8 +23,8 @@ _types: Any = pa.types
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
-def open_arrow(files: Sequence[Path], image_column: str, label_column: str) -> list[Opened]:
-    """Return `files`, in the stream format that `datasets` writes, mapped into memory.
+def open_arrow(files: Sequence[Path], image_column: str, label_column: str | None) -> list[Opened]:
+    """Return `files`, in the stream format that `datasets` writes, mapped into memory; without a `label_column` no labels.
 
     Raises:
         DataError: one cannot be read, is cut short, is compressed, or lacks a column or has one of another type.
@@ -32,20 +32,23 @@ def open_arrow(files: Sequence[Path], image_column: str, label_column: str) -> l
     return [_open(file, image_column, label_column) for file in files]
 
 
-def _open(file: Path, image_column: str, label_column: str) -> Opened:
+def _open(file: Path, image_column: str, label_column: str | None) -> Opened:
     with reading(file):
         content: Any = pa.memory_map(str(file))
         schema = _ipc.open_stream(content).schema
         names: list[str] = schema.names
-    label = first_of(names, label_column, SEVERAL)
-    check_columns(file, names, image_column, label)
+    label = None if label_column is None else first_of(names, label_column, SEVERAL)
+    columns = [image_column, *([label] if label else [])]
+    check_columns(file, names, *columns)
     check_images(file, schema, image_column)
     with reading(file):
         _check_messages(content)
         content.seek(0)
-        wanted = sorted(schema.get_field_index(name) for name in (image_column, label))
+        wanted = sorted(schema.get_field_index(name) for name in columns)
         rows = _ipc.open_stream(content, options=_ipc.IpcReadOptions(included_fields=wanted)).read_all()
         rows.validate(full=True)  # else an offset may lead out of the file
+        if label is None:
+            return Opened(file, rows[image_column], no_labels(len(rows)), None)
         return Opened(file, rows[image_column], from_arrow(rows[label], file, label), names_in(schema.metadata, label))
 
 

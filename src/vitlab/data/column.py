@@ -26,6 +26,11 @@ class Column(NamedTuple):
     counts: Labels | None = None
 
 
+def no_labels(count: int) -> Column:
+    """Return the column of a table without labels: `count` empty lists."""
+    return Column(np.empty(0, np.int64), np.zeros(count, np.int64))
+
+
 def from_arrow(column: Any, file: Path, name: str) -> Column:
     """Return a column of parquet: integers, strings, or lists of either.
 

@@ -130,6 +130,15 @@ def find_images(root: Path) -> list[Path]:
     Raises:
         DataError: the folder cannot be read, or a link leads nowhere.
     """
+    return [root / name for name in image_names(root)]
+
+
+def image_names(root: Path) -> list[str]:
+    """Return the paths of `find_images` relative to `root`.
+
+    Raises:
+        DataError: the folder cannot be read, or a link leads nowhere.
+    """
     loose = [
         entry.name for entry in _entries(root) if not _hidden(entry.name) and entry.is_file() and "." in entry.name
     ]
@@ -138,7 +147,7 @@ def find_images(root: Path) -> list[Path]:
     for folder in _folders(root):
         names += _files(folder.name, root, {}, dangling)
     _refuse_dangling(root, dangling)
-    return [root / name for name in sorted(names)]
+    return sorted(names)
 
 
 def _entries(path: Path) -> list[os.DirEntry[str]]:

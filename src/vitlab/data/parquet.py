@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from vitlab.data.column import SEVERAL, from_arrow, names_in
+from vitlab.data.column import SEVERAL, from_arrow, names_in, no_labels
 from vitlab.data.footer import find_chunks
 from vitlab.data.pages import DAMAGE, DICTIONARY, Chunk, Page, Pages, Value, find_pages, read_page
 from vitlab.data.path import printable, read_beside
@@ -31,8 +31,8 @@ _SLOW = 32  # times an image's size is what a page may have
 _THREADS = 8  # that open files: on a network they wait for its answers
 
 
-def open_parquet(files: Sequence[Path], image_column: str, label_column: str) -> list[Opened]:
-    """Return what each of `files` says of itself; no image is read.
+def open_parquet(files: Sequence[Path], image_column: str, label_column: str | None) -> list[Opened]:
+    """Return what each of `files` says of itself; no image is read, and without a `label_column` no label.
 
     Raises:
         DataError: one cannot be read, lacks a column, or has one of another type.
@@ -41,24 +41,29 @@ def open_parquet(files: Sequence[Path], image_column: str, label_column: str) ->
         return list(threads.map(partial(_open, image_column=image_column, label_column=label_column), files))
 
 
-def _open(file: Path, image_column: str, label_column: str) -> Opened:
+def _open(file: Path, image_column: str, label_column: str | None) -> Opened:
     with reading(file):
         metadata: Any = _parquet.read_metadata(file)
         schema = metadata.schema.to_arrow_schema()
-    label = first_of(schema.names, label_column, SEVERAL)
-    check_columns(file, schema.names, image_column, label)
+    label = None if label_column is None else first_of(schema.names, label_column, SEVERAL)
+    check_columns(file, schema.names, image_column, *([label] if label else []))
     nested = check_images(file, schema, image_column)
     size = file.stat().st_size
     if metadata.num_rows > max(_FEW_ROWS, size * _MAX_ROWS_PER_BYTE):
         raise DataError(file, f"claims to hold {metadata.num_rows:,} rows in {size:,} bytes", "fetch it again")
+    with reading(file):
+        images = find_chunks(file, metadata.schema, f"{image_column}.bytes" if nested else image_column)
+    if label is None:
+        return Opened(file, images, no_labels(sum(chunk.rows for chunk in images)), None)
     # Names in a dictionary stay there: a name of a megabyte that a million rows have would be a terabyte.
     paths = (metadata.schema.column(place).path for place in range(metadata.num_columns))
     names = [path for path in paths if path.split(".")[0] == label] if _is_text(schema.field(label).type) else None
-    with reading(file):
-        images = find_chunks(file, metadata.schema, f"{image_column}.bytes" if nested else image_column)
-        with _parquet.ParquetFile(file, metadata=metadata, read_dictionary=names, memory_map=True) as reader:
-            labels = _read_labels(reader, label)
-            labels.validate(full=True)  # else a place in a dictionary may lead out of it
+    with (
+        reading(file),
+        _parquet.ParquetFile(file, metadata=metadata, read_dictionary=names, memory_map=True) as reader,
+    ):
+        labels = _read_labels(reader, label)
+        labels.validate(full=True)  # else a place in a dictionary may lead out of it
     if len(labels) != sum(chunk.rows for chunk in images):
         raise DataError(file, f"holds {len(labels):,} labels, and another number of images", "fetch it again")
     with reading(file):

@@ -16,23 +16,25 @@ from vitlab.errors import ImageError
 PATIENCE = 60.0
 """Seconds that one file may take; the slowest that is allowed takes a few, so what takes longer does not come back."""
 _TICK = 1.0
-_CHUNK = 256  # examples given to a process at a time: neighbours, because tables decode theirs together
+CHUNK = 256
+"""Examples given to a process at a time: neighbours, because tables decode theirs together."""
 _SEND_SECONDS = 0.05  # answers travel together: one message each would cost more than the header of an image
 
 T = TypeVar("T")
 
 
 def scan(
-    source: Source, look: Callable[[Example], T], workers: int = 0, patience: float = PATIENCE
-) -> Iterator[T | ImageError]:
+    source: Source, look: Callable[[Example], T], workers: int = 0, patience: float = PATIENCE, chunk: int = CHUNK
+) -> Generator[T | ImageError]:
     """Yield what `look` makes of every example of `source`, in order, or why it could not be read or looked at.
 
     `workers` processes share the work, none means this process. A process that is killed by a file (a crash in a decoder,
-    the system's memory limit), or that is silent for `patience` seconds, is replaced, and the file gets an error.
+    the system's memory limit), or that is silent for `patience` seconds, is replaced, and the file gets an error. A process is
+    given up to `chunk` examples at a time, whose answers may have to wait in memory for their turn.
     """
     if workers == 0:
         return (_seen(source, look, index) for index in range(len(source)))
-    return _scan_by(workers, source, look, patience)
+    return _scan_by(workers, source, look, patience, chunk)
 
 
 def cores() -> int:
@@ -94,9 +96,11 @@ class _Worker(Generic[T]):
         return self.process.exitcode or 0
 
 
-def _scan_by(workers: int, source: Source, look: Callable[[Example], T], patience: float) -> Iterator[T | ImageError]:
+def _scan_by(
+    workers: int, source: Source, look: Callable[[Example], T], patience: float, chunk: int
+) -> Generator[T | ImageError]:
     count = len(source)
-    size = max(1, min(_CHUNK, count // (4 * workers)))
+    size = max(1, min(chunk, count // (4 * workers)))
     chunks = (range(start, min(start + size, count)) for start in range(0, count, size))
     answers: dict[int, T | ImageError] = {}  # those that came before their turn
     turn = 0

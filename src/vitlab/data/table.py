@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -17,7 +17,7 @@ from pydantic import Field
 from vitlab.config import nearest
 from vitlab.data.arrow import ArrowRows, open_arrow
 from vitlab.data.column import SEVERAL, Cells, Column, encode, split_cell
-from vitlab.data.labels import label_at
+from vitlab.data.labels import NONE, Labels, label_at
 from vitlab.data.parquet import ParquetRows, open_parquet
 from vitlab.data.path import ALIASES, DataPath, inside, name_splits, printable, read_file
 from vitlab.data.schema import Opened, check_alike, check_columns, first_of, reading
@@ -46,6 +46,8 @@ class Table(DataPath):
     there is no such column, holds class names, or integers whose names may be in the `huggingface` key of a schema. Without
     names in the schema the classes are the labels that occur, sorted.
 
+    With `label_column` None the labels are left alone: an image has none, and there are no classes.
+
     A column of lists (not in CSV) gives an image any number of labels, also none. In CSV that is the column called
     `labels`, with "|" between them, or any column where a `separator` is given; "|" in any other is refused.
 
@@ -61,7 +63,7 @@ class Table(DataPath):
 
     type: Literal["Table"] = "Table"
     image_column: str = "image"
-    label_column: str = "label"
+    label_column: str | None = "label"
     separator: Annotated[str, Field(min_length=1)] | None = None
 
     def __init__(self, path: Path | str | None = None, **fields: Any) -> None:
@@ -188,7 +190,8 @@ class _Stored:
             opened = open_parquet(files, *columns)
             rows = ParquetRows([chunk for each in opened for chunk in each.images])
             _note_slowness(table.path, rows)
-        self.classes, self.labels = encode(str(table), _joined(opened), opened[0].names, rows.key)
+        labels = _joined(opened)
+        self.classes, self.labels = _encoded(table, labels, opened[0].names, rows.key)
         self.rows: ParquetRows | ArrowRows = rows
 
     def read(self, index: int) -> tuple[bytes, str]:
@@ -211,6 +214,15 @@ def _note_slowness(path: Path, rows: ParquetRows) -> None:
         )
 
 
+def _encoded(
+    table: Table, column: Column, names: tuple[str, ...] | None, row: Callable[[int], str]
+) -> tuple[tuple[str, ...], Labels]:
+    """Return class names and labels, which are none where the table is opened without."""
+    if table.label_column is None and column.counts is not None and len(column.counts):
+        return (), np.full((len(column.counts), 1), NONE)
+    return encode(str(table), column, names, row)
+
+
 def _joined(files: Sequence[Opened]) -> Column:
     """Return the label columns of `files` as one."""
     check_alike(files)
@@ -225,20 +237,20 @@ class _FileNames:
         self._root = table.path if table.path.is_dir() else table.path.parent
         self._names: list[str] = []
         rows: list[str] = []
-        cells = Cells()
+        cells, unlabelled = Cells(), table.label_column is None
         for file in files:
             for number, values in enumerate(_rows(file)):
                 row = f"{file}:{number}"
                 image = first_of(values, table.image_column, "file_name", "path")
-                label = first_of(values, table.label_column, SEVERAL)
-                check_columns(row, [name for name in values if name is not None], image, label)
+                label = SEVERAL if table.label_column is None else first_of(values, table.label_column, SEVERAL)
+                check_columns(row, [name for name in values if name is not None], image, *[label] * (not unlabelled))
                 self._names.append((file.parent / inside(values[image], row)).relative_to(self._root).as_posix())
-                cell = values[label]
-                if file.suffix.lower() == ".csv":
+                cell = [] if unlabelled else values[label]
+                if not unlabelled and file.suffix.lower() == ".csv":
                     cell = split_cell(cell, row, label, table.separator)
                 cells.add(cell, row, label)
                 rows.append(row)
-        self.classes, self.labels = encode(str(table), cells.column(), None, rows.__getitem__)
+        self.classes, self.labels = _encoded(table, cells.column(), None, rows.__getitem__)
 
     def read(self, index: int) -> tuple[bytes, str]:
         return read_file(self.file(index)), self.key(index)

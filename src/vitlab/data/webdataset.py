@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.config import nearest
+from vitlab.data.labels import NONE, label_at
 from vitlab.data.path import ALIASES, DataPath, name_splits, printable
 from vitlab.data.source import Example
 from vitlab.data.store import Local
@@ -20,6 +21,8 @@ from vitlab.data.tar import MAX_IMAGE, Member, TarError, members
 from vitlab.errors import DataError, ImageError
 
 NAMES = "classnames.txt"
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+"""How the names of tar files end; the compressed ones are refused."""
 _SUFFIXES = "jpg jpeg jpe jfif png webp gif bmp tif tiff avif jp2 ppm pgm ico img image"
 _GZIP = b"\x1f\x8b"
 _IMAGES = frozenset(_SUFFIXES.split())
@@ -41,7 +44,7 @@ class WebDataset(DataPath):
 
     The headers are read when it is opened, which takes about a minute for a million images: `vitlab data pack` saves that. Labels
     are numbers in `.cls`; the lines of a classnames.txt, there or one folder up, name them, else the numbers that occur are the
-    classes.
+    classes. With `label_suffix` None the labels are left alone: an image has none, and there are no classes.
 
     Raises, on first use:
         DataError: there is no such file or subset; a file is cut short or damaged, or holds a link, a device, or a name that leads
@@ -49,6 +52,7 @@ class WebDataset(DataPath):
     """
 
     type: Literal["WebDataset"] = "WebDataset"
+    label_suffix: Literal["cls"] | None = "cls"
 
     def __init__(self, path: Path | str | None = None, **fields: Any) -> None:
         super().__init__(path, **fields)
@@ -63,11 +67,12 @@ class WebDataset(DataPath):
         files = _chosen(self.path, self.subset)
         rows: list[tuple[int, int, int, int]] = []
         for number, file in enumerate(files):
-            rows += [(number, *row) for row in _samples(file)]
+            rows += [(number, *row) for row in _samples(file, self.label_suffix)]
         if not rows:
             raise DataError(str(self), "holds no images", "put an image and a .cls of the same name into each sample")
         table = np.array(rows, np.int64)
-        classes, labels = _name(files[0], table[:, 3], str(self))
+        unlabelled = (), np.full((len(rows), 1), NONE)
+        classes, labels = _name(files[0], table[:, 3], str(self)) if self.label_suffix else unlabelled
         names = tuple(file.relative_to(root).as_posix() for file in files)
         return WebDatasetListing(classes, labels, names, table[:, 0], table[:, 1], table[:, 2])
 
@@ -92,7 +97,7 @@ class WebDataset(DataPath):
         except (TarError, StopIteration) as error:
             raise ImageError(where, f"has changed since it was opened ({error})", "start again") from None
         data = run[member.offset : member.offset + member.size]
-        return Example(data, int(self.labels[index]), f"{name}:{printable(member.name)}")
+        return Example(data, label_at(self.labels, index), f"{name}:{printable(member.name)}")
 
 
 def find_splits(path: Path) -> dict[str, str]:
@@ -111,7 +116,7 @@ def tar_files(path: Path) -> list[Path]:
     Where there are other folders there is none: tar files beside class folders are what these were unpacked from.
     """
     if path.is_file():
-        return [path] if path.name.lower().endswith((".tar", ".tar.gz", ".tgz")) else []  # the compressed are refused
+        return [path] if path.name.lower().endswith(SUFFIXES) else []
     try:
         folders = [each for each in path.iterdir() if each.is_dir() and not each.name.startswith(".")]
         if any(each.name.lower() not in ALIASES or any(inner.is_dir() for inner in each.iterdir()) for each in folders):
@@ -122,12 +127,16 @@ def tar_files(path: Path) -> list[Path]:
     return sorted(file for file in found if not file.name.startswith(".") and file.is_file())
 
 
-def _samples(file: Path) -> Iterator[tuple[int, int, int]]:
-    """Yield for every sample of a tar file where its image begins with its headers, the bytes of both, and its label."""
+def _samples(file: Path, label_suffix: str | None) -> Iterator[tuple[int, int, int]]:
+    """Yield for every sample of a tar file where its image begins with its headers, the bytes of both, and its label.
+
+    Without a `label_suffix` the label is -1, and a sample without an image is none.
+    """
     store = Local(file.parent)
     key: str | None = None
     image: Member | None = None
-    label: int | None = None
+    unlabelled = None if label_suffix else NONE
+    label = unlabelled
     try:
         if store.read(file.name, 0, 2) == _GZIP:
             raise DataError(
@@ -136,12 +145,12 @@ def _samples(file: Path) -> Iterator[tuple[int, int, int]]:
         for member in members(lambda start, size: store.read(file.name, start, size), file.stat().st_size):
             named, suffix = _key_and_suffix(member.name)
             is_image = suffix in _IMAGES
-            if not is_image and suffix != "cls":
+            if not is_image and suffix != label_suffix:
                 continue
             if named != key:
                 if key is not None:
                     yield _sample(key, image, label)
-                key, image, label = named, None, None
+                key, image, label = named, None, unlabelled
             if (image if is_image else label) is not None:
                 raise TarError(f"sample {key!r} has two {'images' if is_image else 'labels'}")
             if is_image:

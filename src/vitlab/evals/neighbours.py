@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from vitlab.errors import SettingsError
@@ -57,3 +59,16 @@ def check_counts(counts: Sequence[int], examples: int) -> None:
         if not 1 <= count <= examples:
             what = f"there are no {count:,} neighbours among {examples:,} training images"
             raise SettingsError("--knn", what, f"give a number from 1 to {examples:,}")
+
+
+def nearest(
+    bank: NDArray[np.float32], queries: NDArray[np.float32], count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the cosines [q, count] of the `count` rows of `bank` nearest to each of `queries`, nearest first, and their places.
+
+    There are fewer where the bank has fewer rows.
+    """
+    known, asked = torch.from_numpy(bank), torch.from_numpy(queries)
+    cosines = functional.normalize(asked) @ known.T / known.norm(dim=1).clamp_min(1e-12)
+    values, places = cosines.sort(dim=1, descending=True, stable=True)
+    return values[:, :count].numpy(), places[:, :count].numpy()

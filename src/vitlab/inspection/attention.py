@@ -17,14 +17,58 @@ def attends_globally(model: Classifier) -> TypeGuard[ViT]:
     return isinstance(model, ViT) and isinstance(model.settings.attention, Global)
 
 
-@torch.inference_mode()
 def attention_by_layer(model: ViT, images: Float[Tensor, "b c h w"]) -> Iterator[Float[Tensor, "b m n n"]]:
     """Yield the attention probabilities of each layer in turn, one layer in memory at a time; rows are queries."""
-    model.eval()
-    tokens = model.embed(images)
+    with torch.inference_mode():
+        tokens = model.eval().embed(images)
     for block in model.encoder.layers:
-        yield block.attention_weights(tokens)
-        tokens = block(tokens)
+        with torch.inference_mode():
+            weights = block.attention_weights(tokens)
+        yield weights
+        del weights  # whoever reads this does so too, or two layers are there at once
+        with torch.inference_mode():
+            tokens = block(tokens)
+
+
+def readout(model: ViT) -> Float[Tensor, " n"]:
+    """Return how much of each token the output is made of: the pooled token alone, or every patch alike; the sum is 1.
+
+    With attention pooling every patch counts alike too: how its query weighs them is not a matter of the layers below.
+    """
+    settings = model.settings
+    share = torch.zeros(settings.num_tokens, device=next(model.parameters()).device)
+    match settings.pool:
+        case ClassToken():
+            share[0] = 1
+        case FirstPatch():
+            share[settings.num_prefix] = 1
+        case Mean() | AttentionPool():
+            share[settings.num_prefix :] = 1 / settings.grid.cells
+    return share
+
+
+@torch.inference_mode()
+def attention_from(
+    model: ViT, images: Float[Tensor, "b c h w"], patch: tuple[int, int] | None = None
+) -> Float[Tensor, "b l m rows columns"]:
+    """Return how much each patch is attended to from one `patch` (row and column of the grid), in every layer and head.
+
+    By default it is the output that looks: the class token where it is pooled, else the mean over the tokens that are (see
+    `readout`). What goes to class token and registers is left out, so that a map adds up to at most 1.
+
+    Raises:
+        ValueError: there is no such patch.
+    """
+    settings = model.settings
+    query = readout(model)
+    if patch is not None:
+        row, column = patch
+        if not (0 <= row < settings.grid.rows and 0 <= column < settings.grid.columns):
+            raise ValueError(f"there is no patch {row}, {column} on a grid of {settings.grid}")
+        query = torch.zeros_like(query)
+        query[settings.num_prefix + row * settings.grid.columns + column] = 1
+    maps = [query @ weights for weights in attention_by_layer(model, images)]
+    return torch.stack(maps, dim=1)[..., settings.num_prefix :].unflatten(3, tuple(settings.grid))
 
 
 @torch.inference_mode()
@@ -37,19 +81,12 @@ def rollout(model: ViT, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b ro
     joint: Tensor | None = None
     for weights in attention_by_layer(model, images):
         layer = weights.mean(dim=1)
+        del weights
         layer = layer + torch.eye(layer.shape[-1], device=layer.device)
         layer = layer / layer.sum(dim=-1, keepdim=True)
         joint = layer if joint is None else layer @ joint
     if joint is None:
         raise ValueError("a model without layers has no attention")
-    prefix = model.settings.num_prefix
-    match model.settings.pool:
-        case ClassToken():
-            rows = joint[:, 0]
-        case FirstPatch():
-            rows = joint[:, prefix]
-        case Mean() | AttentionPool():
-            rows = joint[:, prefix:].mean(dim=1)
-    reached = rows[:, prefix:]
+    reached = (readout(model) @ joint)[:, model.settings.num_prefix :]
     reached = reached / reached.amax(dim=1, keepdim=True)
     return reached.unflatten(1, tuple(model.settings.grid))

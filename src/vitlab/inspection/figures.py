@@ -1,143 +1,172 @@
-"""The one place that draws: every function takes arrays and returns a drawing that can be saved or set into a page."""
+"""What a model learned and where it looks, drawn: of a model and an image, or of the arrays that `inspection` returns."""
 
-import base64
-import io
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+from torch import Tensor
 
 from vitlab.data.batch import collate
 from vitlab.data.image import Picture
 from vitlab.data.source import Pixels
-from vitlab.errors import WeightsError
-from vitlab.inspection import attention
-from vitlab.models.classifier import Classifier
+from vitlab.errors import DataError, WeightsError
+from vitlab.inspection.attention import attends_globally, attention_from
+from vitlab.inspection.attention import rollout as rollout_of
+from vitlab.inspection.distance import attention_distance, even_distance
+from vitlab.inspection.drawing import BLUE, COLOURS, GREY, ORANGE, Drawing, empty_figure, plain, tiles
+from vitlab.inspection.lens import logit_lens, settled_at
+from vitlab.inspection.relevance import relevance as relevance_of
+from vitlab.models.classifier import Classifier, probabilities_of
 from vitlab.models.vit import ViT
 from vitlab.nn.grid import Size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
-Curve = tuple[Sequence[int], Sequence[float]]
-"""Steps, and the value at each."""
-DPI = 110
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"  # told apart by colour-blind readers
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+Drawable = str | Path | Pixels
+"""An image: the path of a file, or pixels (uint8 [h, w, 3])."""
+SHOWN_CLASSES = 3
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A finished matplotlib figure."""
+def rollout(model: Classifier, image: Drawable) -> Drawing:
+    """Draw `image` beside what `model` looks at in it (figures 6 and 14).
 
-    figure: "Figure"
-
-    def save(self, path: str | Path) -> None:
-        """Write the figure to `path` in the format that its suffix names: .png, .svg, .pdf."""
-        self.figure.savefig(path, dpi=DPI)
-
-    def svg(self) -> str:
-        """Return the figure as SVG text, the same for the same figure."""
-        import matplotlib as mpl
-
-        buffer = io.StringIO()
-        with mpl.rc_context({"svg.hashsalt": "vitlab", "svg.fonttype": "path"}):
-            self.figure.savefig(buffer, format="svg", metadata={"Date": None})
-        text = buffer.getvalue()
-        return text[text.index("<svg") :]
-
-
-def curves(
-    panels: Mapping[str, Mapping[str, Curve]],
-    x_label: str = "step",
-    from_zero: Collection[str] = (),
-    log: bool = False,
-) -> Drawing:
-    """Draw one panel a quantity, three in a row, one line a series of (x, y), which has the same colour in all panels.
-
-    The scale of the panels `from_zero` begins there. With `log` the values have a logarithmic scale, and every x has its mark.
+    Raises:
+        WeightsError: the model has no attention between all of its patches.
+        ImageError: the image cannot be decoded, or must not be.
     """
-    columns, rows = min(3, len(panels)), -(-len(panels) // 3)
-    names = list(dict.fromkeys(name for series in panels.values() for name in series))
-    figure = _figure(4.2 * columns, 3.0 * rows)
-    for index, (title, series) in enumerate(panels.items()):
-        axes = figure.add_subplot(rows, columns, index + 1)
-        for name, (x, y) in series.items():
-            again, colour = divmod(names.index(name), len(COLOURS))
-            axes.plot(
-                x,
-                y,
-                label=name,
-                color=COLOURS[colour],
-                linestyle=("-", "--", ":", "-.")[again % 4],
-                linewidth=1.6,
-                marker="o" if len(x) < 12 else None,
-                markersize=3.5,
-            )
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel(x_label, fontsize=9)
-        _plain(axes)
-        if title in from_zero:
-            axes.set_ylim(bottom=0)
-        if log:
-            axes.set_yscale("log")
-            axes.set_xticks(sorted({each for x, _ in series.values() for each in x}))
-        if len(series) > 1:
-            axes.legend(fontsize=8, frameon=False)
-    return Drawing(figure)
+    prepared, shown = rollout_overlay(attending(model), open_drawable(model, image))
+    return rollouts([prepared], [shown], [""])
 
 
-def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> Drawing:
-    """Draw a confusion matrix: rows are true classes, columns predictions, shades the share of the row, numbers the counts."""
-    side = min(12.0, 2.2 + 0.42 * len(classes))
-    figure = _figure(side + 0.6, side)
-    axes = figure.add_subplot()
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= 30:
-        for (row, column), count in np.ndenumerate(matrix):
-            if count:
-                colour = "white" if share[row, column] > 0.55 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
-        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
-        axes.set_yticks(range(len(classes)), classes, fontsize=8)
-    axes.set_xlabel("predicted", fontsize=9)
-    axes.set_ylabel("true", fontsize=9)
-    return Drawing(figure)
+def attention(model: Classifier, image: Drawable, patch: tuple[int, int] | None = None) -> Drawing:
+    """Draw where each head of each layer looks in `image`: the output, or one `patch` (its row and column, from 0).
+
+    Raises:
+        WeightsError: the model has no attention between all of its patches.
+        ImageError: the image cannot be decoded, or must not be.
+        ValueError: there is no such patch.
+    """
+    model = attending(model)
+    _, images = prepare(model, open_drawable(model, image))
+    return attention_grid(attention_from(model, images, patch)[0].cpu().numpy())
 
 
-def filters(components: NDArray[np.float32]) -> Drawing:
-    """Draw patch filters [n, height, width, 3] in rows of seven, each scaled to its own range (figure 7, left)."""
-    low = components.min(axis=(1, 2, 3), keepdims=True)
-    high = components.max(axis=(1, 2, 3), keepdims=True)
-    return _tiles(list((components - low) / np.maximum(high - low, 1e-12)), columns=7)
+def relevance(model: Classifier, image: Drawable, classes: Sequence[int] | None = None) -> Drawing:
+    """Draw `image` beside the patches that spoke for each of `classes`, by default the three most probable ones.
+
+    Raises:
+        WeightsError: the model has no attention between all of its patches, or no head.
+        ImageError: the image cannot be decoded, or must not be.
+        ValueError: the model has no such class.
+    """
+    model = attending(model)
+    check_head(model)
+    prepared, images = prepare(model, open_drawable(model, image))
+    with torch.inference_mode():
+        shares = probabilities_of(model, model.eval()(images))[0]
+    chosen = shares.topk(min(SHOWN_CLASSES, len(shares))).indices.tolist() if classes is None else list(classes)
+    heats = relevance_of(model, images, chosen).cpu().numpy()
+    shown = [overlay(prepared, heat, model.settings.stem.cell) for heat in heats]
+    titles = [f"{name_of(model, number)} {100 * shares[number]:.1f} %" for number in chosen]
+    return rollouts([prepared] * len(shown), shown, titles)
 
 
-def similarity(maps: NDArray[np.float32]) -> Drawing:
-    """Draw position similarities [rows, columns, rows, columns] as maps on one scale from -1 to 1 (figure 7, centre)."""
-    rows, columns = maps.shape[:2]
-    figure = _figure(0.75 * columns + 1.2, 0.75 * rows + 0.4)
-    image = None
-    for row in range(rows):
-        for column in range(columns):
-            axes = figure.add_subplot(rows, columns, row * columns + column + 1)
-            image = axes.imshow(maps[row, column], cmap="viridis", vmin=-1, vmax=1)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            if row == rows - 1:
-                axes.set_xlabel(str(column + 1), fontsize=8)
-            if column == 0:
-                axes.set_ylabel(str(row + 1), fontsize=8, rotation=0, labelpad=8, va="center")
-    figure.supxlabel("input patch column", fontsize=9)
-    figure.supylabel("input patch row", fontsize=9)
-    if image is not None:
-        figure.colorbar(image, ax=figure.axes, shrink=0.8, label="cosine similarity")
-    return Drawing(figure)
+def distance(model: Classifier, images: Sequence[Drawable]) -> Drawing:
+    """Draw how far each head looks, by depth, as a mean over `images` (figures 7, right, and 11; the paper takes 128).
+
+    Raises:
+        WeightsError: the model has no attention between all of its patches.
+        DataError: there are no images, or one cannot be decoded.
+    """
+    model = attending(model)
+    if not images:
+        raise DataError("images", "are none", "give one or more")
+    found = [attention_distance(model, prepare(model, open_drawable(model, image))[1]) for image in images]
+    return distances(torch.cat(found).mean(dim=0).cpu().numpy(), even_distance(model))
+
+
+def lens(model: Classifier, image: Drawable) -> Drawing:
+    """Draw which class leads after every layer, and how probable the leaders of any layer are there (the logit lens).
+
+    Raises:
+        WeightsError: the model is no ViT, or has no head.
+        ImageError: the image cannot be decoded, or must not be.
+    """
+    check_head(model)
+    if not isinstance(model, ViT):
+        raise WeightsError("model", "is a ResNet: its head fits the output of no other layer", "use a ViT")
+    logits = logit_lens(model, prepare(model, open_drawable(model, image))[1])[:, 0]
+    shares = probabilities_of(model, logits).cpu().numpy()
+    return lens_curves(shares, [name_of(model, number) for number in range(shares.shape[1])], settled_at(logits))
+
+
+def attending(model: Classifier) -> ViT:
+    """Return `model`, which has attention between all of its patches.
+
+    Raises:
+        WeightsError: it has not.
+    """
+    if not attends_globally(model):
+        raise WeightsError(
+            "model", "has no attention between all of its patches", "this needs a ViT or hybrid that has"
+        )
+    return model
+
+
+def check_head(model: Classifier) -> None:
+    """Refuse a model without classes.
+
+    Raises:
+        WeightsError: it has none.
+    """
+    if not model.settings.num_classes:
+        raise WeightsError("model", "has no head", "fine-tune it first")
+
+
+def name_of(model: Classifier, number: int) -> str:
+    """Return the name of a class, its number where the weights name none."""
+    return model.classes[number] if model.classes else str(number)
+
+
+def open_drawable(model: Classifier, image: Drawable) -> Picture:
+    """Return an image that is to be drawn.
+
+    Raises:
+        DataError: the path cannot be read.
+        ImageError: the image cannot be decoded, or must not be.
+    """
+    if not isinstance(image, str | Path):
+        return image
+    try:
+        data = Path(image).read_bytes()
+    except OSError as error:
+        raise DataError(image, f"cannot be read ({error.strerror})", "check the path") from None
+    return model.image_spec.open(data, str(image))
+
+
+def prepare(model: Classifier, image: Picture) -> tuple[Pixels, Float[Tensor, "1 c h w"]]:
+    """Return what `model` sees of `image`: uint8 [height, width, 3], and as its input, on its device."""
+    prepared = model.image_spec.prepare(image)
+    return prepared, as_input(model, prepared)
+
+
+def as_input(model: Classifier, prepared: Pixels) -> Float[Tensor, "1 c h w"]:
+    """Return an image that is prepared (uint8 [height, width, 3]) as the input of `model`, on its device."""
+    batch = collate([prepared], [0], [""], 1).images.to(next(model.parameters()).device)
+    return model.image_spec.normalise(batch)
+
+
+def rollout_overlay(model: ViT, image: Picture) -> tuple[Pixels, Pixels]:
+    """Return what `model` sees of `image`, and the same darkened where it does not look: uint8 [height, width, 3] each."""
+    prepared, images = prepare(model, image)
+    return prepared, overlay(prepared, rollout_of(model, images)[0].cpu().numpy(), model.settings.stem.cell)
 
 
 def overlay(image: Pixels, heat: NDArray[np.float32], patch: Size) -> Pixels:
@@ -152,30 +181,11 @@ def overlay(image: Pixels, heat: NDArray[np.float32], patch: Size) -> Pixels:
     return (image * mask[:, :, None]).astype(np.uint8)
 
 
-def rollout(model: Classifier, image: str | Path | Pixels) -> Drawing:
-    """Draw `image` (a path, or uint8 [h, w, 3]) beside what `model` looks at in it (figures 6 and 14)."""
-    if not attention.attends_globally(model):
-        raise WeightsError("model", "has no attention between all of its patches", "rollout needs a ViT with that")
-    opened = model.image_spec.open(Path(image).read_bytes(), str(image)) if isinstance(image, str | Path) else image
-    prepared, shown = rollout_overlay(model, opened)
-    return rollouts([prepared], [shown], [""])
-
-
-def rollout_overlay(model: ViT, image: Picture) -> tuple[Pixels, Pixels]:
-    """Return what `model` sees of `image`, and the same darkened where it does not look: uint8 [height, width, 3] each."""
-    spec = model.image_spec
-    prepared = spec.prepare(image)
-    device = next(model.parameters()).device
-    batch = collate([prepared], [0], [""], 1).images.to(device)
-    heat = attention.rollout(model, spec.normalise(batch))[0].cpu().numpy()
-    return prepared, overlay(prepared, heat, model.settings.stem.cell)
-
-
 def rollouts(images: Sequence[Pixels], overlays: Sequence[Pixels], titles: Sequence[str]) -> Drawing:
     """Draw each image beside what the model looks at in it."""
     columns = min(4, len(images))
     rows = -(-len(images) // columns)
-    figure = _figure(2.9 * columns, 1.75 * rows)
+    figure = empty_figure(2.9 * columns, 1.75 * rows)
     for index, (image, shown, title) in enumerate(zip(images, overlays, titles, strict=True)):
         axes = figure.add_subplot(rows, columns, index + 1)
         axes.imshow(
@@ -186,86 +196,128 @@ def rollouts(images: Sequence[Pixels], overlays: Sequence[Pixels], titles: Seque
     return Drawing(figure)
 
 
+def attention_grid(maps: NDArray[np.float32]) -> Drawing:
+    """Draw attention [layers, heads, rows, columns], a row a layer from the first up; each map is scaled to its own peak."""
+    layers, heads, rows, columns = maps.shape
+    peaks = np.maximum(maps.max(axis=(2, 3), keepdims=True), 1e-12)
+    width = min(14.0, 1.2 + 0.62 * heads)
+    figure = empty_figure(width, 0.6 + (width - 0.9) * layers * rows / (heads * columns))
+    axes = figure.add_subplot()
+    _mosaic(axes, maps / peaks, 0.0, 1.0)
+    axes.set_xlabel("head", fontsize=9)
+    axes.set_ylabel("layer", fontsize=9)
+    return Drawing(figure)
+
+
+def distances(pixels: NDArray[np.float32], even: float) -> Drawing:
+    """Draw mean attention distances [layers, heads] by depth, a dot a head, and the mean of each layer (figures 7 and 11).
+
+    A line marks the distance of `even` attention.
+    """
+    layers, heads = pixels.shape
+    from matplotlib.ticker import MaxNLocator
+
+    figure = empty_figure(5.4, 3.6)
+    axes = figure.add_subplot()
+    depth = np.arange(1, layers + 1)
+    axes.plot(depth, pixels.mean(axis=1), color=GREY, linewidth=1.2, label="mean of the heads")
+    axes.scatter(np.repeat(depth, heads), pixels.ravel(), s=14, color=BLUE, alpha=0.75, linewidths=0, label="a head")
+    axes.set_xlabel("layer", fontsize=9)
+    axes.axhline(even, color=ORANGE, linestyle="--", linewidth=1, label="attention to all alike")
+    axes.set_ylabel("mean attention distance, pixels", fontsize=9)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize=8, frameon=False)
+    plain(axes)
+    return Drawing(figure)
+
+
+def lens_curves(shares: NDArray[np.float32], classes: Sequence[str], settled: int) -> Drawing:
+    """Draw the probabilities [layers + 1, k] that the head gives after every layer, of the classes that lead in any of them.
+
+    The last one's leader is drawn first and thick, then those that lead most often, six at most; a line marks the layer `settled`.
+    """
+    leaders, often = np.unique(shares.argmax(axis=1), return_counts=True)
+    answer = int(shares[-1].argmax())
+    order = [answer, *(int(leaders[i]) for i in np.argsort(-often, kind="stable") if leaders[i] != answer)]
+    from matplotlib.ticker import MaxNLocator
+
+    figure = empty_figure(5.4, 3.2)
+    axes = figure.add_subplot()
+    axes.axvline(settled, color=GREY, linestyle=":", linewidth=1)
+    for number, colour in zip(order, (ORANGE, *(colour for colour in COLOURS if colour != ORANGE)), strict=False):
+        wide = number == answer
+        label = classes[number][:40].replace("$", r"\$")
+        axes.plot(
+            shares[:, number], color=colour, linewidth=2.2 if wide else 1.2, marker="o", markersize=3, label=label
+        )
+    axes.set_xlabel("after layer", fontsize=9)
+    axes.set_ylabel("probability", fontsize=9)
+    axes.set_ylim(0, 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize=8, frameon=False)
+    plain(axes)
+    return Drawing(figure)
+
+
+def filters(components: NDArray[np.float32]) -> Drawing:
+    """Draw patch filters [n, height, width, 3] in rows of seven, each scaled to its own range (figure 7, left)."""
+    low = components.min(axis=(1, 2, 3), keepdims=True)
+    high = components.max(axis=(1, 2, 3), keepdims=True)
+    shown = (components - low) / np.maximum(high - low, 1e-12)
+    count, height, width, _ = shown.shape
+    sheet = np.ones((-(-count // 7) * 7, height, width, 3), np.float32)  # white where the last row has no more
+    sheet[:count] = shown
+    figure = empty_figure(6.0, 6.0 * len(sheet) * height / (49 * width))
+    axes = figure.add_subplot()
+    _mosaic(axes, sheet.reshape(-1, 7, height, width, 3), 0.0, 1.0)
+    axes.axis("off")
+    return Drawing(figure)
+
+
+def similarity(maps: NDArray[np.float32]) -> Drawing:
+    """Draw position similarities [rows, columns, rows, columns] as maps on one scale from -1 to 1 (figure 7, centre)."""
+    rows, columns = maps.shape[:2]
+    scale = min(0.75, 14.0 / max(rows, columns))
+    figure = empty_figure(scale * columns + 1.6, scale * rows + 0.6)
+    axes = figure.add_subplot()
+    image = _mosaic(axes, maps, -1.0, 1.0)
+    axes.set_xlabel("input patch column", fontsize=9)
+    axes.set_ylabel("input patch row", fontsize=9)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="cosine similarity")
+    return Drawing(figure)
+
+
 def pictures(images: Sequence[Pixels]) -> Drawing:
     """Draw images (uint8 [h, w, 3]) in rows of seven."""
-    return _tiles(images, columns=7)
+    return tiles(images, columns=7)
 
 
-def bars(values: Mapping[str, float], label: str) -> Drawing:
-    """Draw one horizontal bar a name, the highest on top."""
-    ordered = sorted(values.items(), key=lambda item: item[1])
-    figure = _figure(6.2, 0.8 + 0.26 * len(ordered))
-    axes = figure.add_subplot()
-    axes.barh([name for name, _ in ordered], [value for _, value in ordered], color=BLUE, height=0.7)
-    axes.set_xlim(0, 1)
-    axes.set_xlabel(label, fontsize=9)
-    _plain(axes)
-    return Drawing(figure)
-
-
-def reliability(
-    counts: NDArray[np.int64], confidence: NDArray[np.float64], accuracy: NDArray[np.float64], error: float
-) -> Drawing:
-    """Draw how often answers are right by how sure the model is of them (Guo et al. 2017, figure 1), and how many there are.
-
-    All three arrays are [bins] of equal width from 0 to 1; a calibrated model's bars end on the diagonal. `error` is the ECE.
-    """
-    figure = _figure(4.6, 5.4)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    width, filled = 1 / len(counts), counts > 0
-    left = np.arange(len(counts)) * width
-    upper.bar(left[filled], accuracy[filled], width, align="edge", color=BLUE, edgecolor="white", label="right")
-    gap = (confidence - accuracy)[filled]
-    hatched = {"fill": False, "hatch": "////", "edgecolor": ORANGE, "label": "from there to how sure it is"}
-    upper.bar(left[filled], gap, width, bottom=accuracy[filled], align="edge", **hatched)
-    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-    upper.set_xlim(0, 1)
-    upper.set_ylim(0, 1)
-    upper.set_ylabel("share that is right", fontsize=9)
-    upper.set_title(f"expected calibration error {100 * error:.2f} %", fontsize=10)
-    lower.bar(left, counts / counts.sum(), width, align="edge", color=GREY, edgecolor="white")
-    lower.set_ylabel("share of images", fontsize=9)
-    lower.set_xlabel("how sure the model is of its answer", fontsize=9)
-    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
-    for axes in (upper, lower):
-        _plain(axes)
-    return Drawing(figure)
-
-
-def to_data_uri(image: Pixels, side: int = 256) -> str:
-    """Return pixels (uint8 [h, w, 3]) as a data URI of about `side` pixels: small ones enlarged by whole factors, as PNG."""
-    longest = max(image.shape[:2])
-    buffer = io.BytesIO()
-    if longest <= side:
-        factor = side // longest
-        Image.fromarray(np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)).save(buffer, "PNG")
-        kind = "png"
-    else:
-        picture = Image.fromarray(image)
-        picture.thumbnail((side, side))
-        picture.save(buffer, "JPEG", quality=85)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _tiles(images: Sequence[NDArray[np.float32] | Pixels], columns: int) -> Drawing:
-    rows = -(-len(images) // columns)
-    figure = _figure(0.85 * columns, 0.85 * rows)
-    for index, image in enumerate(images):
-        axes = figure.add_subplot(rows, columns, index + 1)
-        axes.imshow(image)
+def neighbours(image: Pixels, found: Sequence[Pixels], titles: Sequence[str]) -> Drawing:
+    """Draw `image` and those nearest to it, each under its title; the first title is of the image itself."""
+    figure = empty_figure(1.5 * (len(found) + 1), 1.8)
+    for place, (shown, title) in enumerate(zip((image, *found), titles, strict=True)):
+        axes = figure.add_subplot(1, len(found) + 1, place + 1)
+        axes.imshow(shown)
+        axes.set_title(title[:24].replace("$", r"\$"), fontsize=8)
         axes.axis("off")
     return Drawing(figure)
 
 
-def _figure(width: float, height: float) -> "Figure":
-    """Return an empty figure that belongs to no window and no global list."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-
-
-def _plain(axes: "Axes") -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25, linewidth=0.5)
+def _mosaic(axes: "Axes", maps: NDArray[np.float32], low: float, high: float) -> "AxesImage":
+    """Draw maps [rows, columns, r, c], or [rows, columns, r, c, 3] in colours, as one image with gaps."""
+    down, across, rows, columns = maps.shape[:4]
+    gap = max(1, round(max(rows, columns) / 12))
+    empty = np.nan if maps.ndim == 4 else 1.0
+    sheet = np.full((down * (rows + gap) - gap, across * (columns + gap) - gap, *maps.shape[4:]), empty, np.float32)
+    for row, column in np.ndindex(down, across):
+        top, left = row * (rows + gap), column * (columns + gap)
+        sheet[top : top + rows, left : left + columns] = maps[row, column]
+    image = axes.imshow(sheet, cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
+    every = max(1, -(-max(down, across) // 24))
+    for set_ticks, count, size in ((axes.set_yticks, down, rows), (axes.set_xticks, across, columns)):
+        numbers = range(0, count, every)
+        set_ticks([n * (size + gap) + (size - 1) / 2 for n in numbers], [str(n + 1) for n in numbers], fontsize=7)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return image

@@ -48,5 +48,9 @@ class SelfAttention(nn.Module):
             logits = logits + self.relative(query)
         return torch.softmax(logits * query.shape[-1] ** -0.5, dim=-1)
 
+    def read(self, weights: Float[Tensor, "b m n n"], x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Return what every token reads from the tokens `x` with these `weights`: `forward`, where they are those of `x`."""
+        return self.out((weights @ self._heads(self.value(x))).transpose(1, 2).flatten(2))
+
     def _heads(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b m n e"]:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

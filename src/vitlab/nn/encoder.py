@@ -96,13 +96,23 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"], num_outputs: int | None = None) -> Float[Tensor, "b q d"]:
         """Return the first `num_outputs` tokens after this block (all when None)."""
         x = self._positioned(x)
-        attended = self.attention(self.norm1(x), num_outputs)
-        x = x[:, :num_outputs] + self.branch1(self.dropout(attended))
-        return x + self.branch2(self.mlp(self.norm2(x)))
+        return self._after(x[:, :num_outputs], self.attention(self.norm1(x), num_outputs))
+
+    def explicit(self, x: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b m n n"], Float[Tensor, "b n d"]]:
+        """Return the attention probabilities, and all tokens after this block computed from them: what has a gradient for them."""
+        x = self._positioned(x)
+        normed = self.norm1(x)
+        weights = self.attention.weights(normed)
+        return weights, self._after(x, self.attention.read(weights, normed))
 
     def attention_weights(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b m n n"]:
         """Return the attention probabilities of every head for the tokens that enter this block; rows are queries."""
         return self.attention.weights(self.norm1(self._positioned(x)))
+
+    def _after(self, x: Float[Tensor, "b q d"], attended: Float[Tensor, "b q d"]) -> Float[Tensor, "b q d"]:
+        """Return the tokens after both residual branches, given what they read."""
+        x = x + self.branch1(self.dropout(attended))
+        return x + self.branch2(self.mlp(self.norm2(x)))
 
     def _positioned(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         return x if self.position is None else self.position(x)

@@ -13,13 +13,10 @@ from vitlab.data.image import Picture
 from vitlab.data.labels import Probabilities
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Pixels
-from vitlab.errors import DataError, WeightsError
-from vitlab.models.classifier import Classifier, to_probabilities
-from vitlab.serve.engine import Eager, Engine
+from vitlab.errors import DataError, SettingsError, WeightsError
+from vitlab.models.classifier import AnySettings, Classifier, to_probabilities
+from vitlab.serve.engine import Choice, Engine, OnnxRuntime, Standalone, batch_size_for, choose, device_of, need_onnx
 from vitlab.weights.load import load
-
-BATCH_SIZE = 16
-"""Every batch is padded to one size, so that an image's answer does not depend on those beside it; this is the usual one."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +39,67 @@ class Prediction:
 class Predictor:
     """A model ready to answer, with the preparation of images (`spec`) and the class names that belong to its weights.
 
-    `engine` runs the model, always on `batch_size` images at once.
+    `engine` runs the model, always on `batch_size` images at once, the last ones padded, so that an answer does not depend on
+    those beside it.
     """
 
-    def __init__(self, model: Classifier, batch_size: int = BATCH_SIZE) -> None:
-        if not model.settings.num_classes:
+    def __init__(
+        self,
+        model: Classifier | Standalone,
+        batch_size: int | None = None,
+        engine: Choice = "auto",
+        images: int | None = None,
+    ) -> None:
+        """Make a model ready; `images` are how many are expected: for few of them the automatic `engine` starts at once.
+
+        Raises:
+            WeightsError: the model has no head.
+            SettingsError: the engine is not there, or not for this device.
+        """
+        about = model.header if isinstance(model, Standalone) else model
+        if not about.settings.num_classes:
             raise WeightsError("model", "has no head", "fine-tune it first")
-        self.model = model.eval()
-        self.engine: Engine = Eager(model)
-        self.spec: ImageSpec = model.image_spec
-        self.classes = model.classes or tuple(str(index) for index in range(model.settings.num_classes))
-        self.probabilities: Probabilities = model.probabilities
-        self.batch_size = batch_size
+        self.inside = None if isinstance(model, Standalone) else model.eval()
+        """The model as PyTorch has it, for looking inside; None where there is only its graph."""
+        self.settings: AnySettings = about.settings
+        self.engine: Engine = model.engine if isinstance(model, Standalone) else choose(model, engine, images)
+        self.spec: ImageSpec = about.image_spec
+        self.classes = about.classes or tuple(str(index) for index in range(about.settings.num_classes))
+        self.probabilities: Probabilities = about.probabilities
+        device = torch.device("cpu") if isinstance(model, Standalone) else device_of(model)
+        self.batch_size = batch_size or batch_size_for(about.settings, device)
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "Predictor":
-        """Return the predictor of a run folder or a file of weights.
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        engine: Choice = "auto",
+        images: int | None = None,
+    ) -> "Predictor":
+        """Return the predictor of a run folder, a file of weights, or an ONNX file that `vitlab export` wrote.
 
         Raises:
             WeightsError: there is no finished model there.
+            SettingsError: the engine is not there, or not for this device.
         """
-        return cls(load(path).to(device))
+        if Path(path).suffix == ".onnx":
+            return cls(open_standalone(Path(path), engine))
+        if Path(path).suffix == ".pt2":
+            what = "is a program: torch.export.load may run what is in it"
+            raise WeightsError(path, what, "give the run, or an ONNX file, which is only data")
+        return cls(load(path).to(device), engine=engine, images=images)
+
+    @property
+    def model(self) -> Classifier:
+        """What is `inside`, where that has to be.
+
+        Raises:
+            WeightsError: there is only its graph.
+        """
+        if self.inside is None:
+            raise WeightsError("model", "is a graph, and cannot be looked into", "give the run or the file of weights")
+        return self.inside
 
     def __call__(self, image: str | Path | bytes | Pixels) -> Prediction:
         """Return the prediction for one image: a path, the bytes of a file, or pixels (uint8 [h, w, 3]).
@@ -99,6 +136,22 @@ class Predictor:
         rows = to_probabilities(torch.from_numpy(outputs.logits), self.probabilities).numpy()
         count = len(prepared)
         return [Prediction(self.classes, *row) for row in zip(rows[:count], outputs.features[:count], strict=True)]
+
+
+def open_standalone(path: Path, engine: Choice = "auto") -> Standalone:
+    """Return the graph in the ONNX file `path`, which onnxruntime runs.
+
+    Raises:
+        WeightsError: it is no graph that `vitlab export` wrote.
+        SettingsError: onnxruntime is not installed, or another engine is wanted.
+    """
+    need_onnx(str(path))
+    if engine not in ("auto", "onnxruntime"):
+        raise SettingsError("--engine", f"{engine} does not run ONNX files", "leave it out")
+    from vitlab.serve.onnx.reading import open_graph
+
+    opened = open_graph(path)
+    return Standalone(opened.header, OnnxRuntime(opened.session))
 
 
 def read_image(image: str | Path | bytes | Pixels, spec: ImageSpec) -> Picture:

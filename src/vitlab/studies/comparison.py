@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.errors import RunFolderError, SettingsError
-from vitlab.inspection import figures
-from vitlab.inspection.figures import Drawing
+from vitlab.inspection import charts
+from vitlab.inspection.drawing import Drawing
 from vitlab.studies.picture import check_picture, save_picture
 from vitlab.studies.record import Record, differing, is_run, read_record
 
@@ -134,7 +134,7 @@ def _comparison(runs: Sequence[Record]) -> list[list[Row]]:
 
 def _curves_of(runs: Sequence[Record]) -> Drawing | None:
     """Draw the curves of runs: loss in training, loss and accuracy or precision on other images, rate, gradient, speed."""
-    panels: dict[str, dict[str, figures.Curve]] = {"training loss": _curves(runs, "train/loss")}
+    panels: dict[str, dict[str, charts.Curve]] = {"training loss": _curves(runs, "train/loss")}
     evaluated = dict.fromkeys(name for run in runs for name in run.best)
     for end, words in DRAWN:
         for name in evaluated:
@@ -144,7 +144,7 @@ def _curves_of(runs: Sequence[Record]) -> Drawing | None:
     panels["gradient norm"] = _curves(runs, "train/grad_norm")
     panels[SPEED] = _curves(runs, "train/images_per_second")
     filled = {title: series for title, series in panels.items() if series}
-    return figures.curves(filled, from_zero=(SPEED,)) if filled else None
+    return charts.curves(filled, from_zero=(SPEED,)) if filled else None
 
 
 def as_json(run: Found) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def as_json(run: Found) -> dict[str, Any]:
     }
 
 
-def _curves(runs: Sequence[Record], name: str) -> dict[str, figures.Curve]:
+def _curves(runs: Sequence[Record], name: str) -> dict[str, charts.Curve]:
     found = {label: run.curve(name) for label, run in zip(_names(runs), runs, strict=True)}
     return {label: curve for label, curve in found.items() if curve[0]}
 

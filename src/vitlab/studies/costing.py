@@ -1,6 +1,5 @@
 """What a person asks about cost: a model by its parts, the compute of its training, and the time that takes."""
 
-import math
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,8 @@ from vitlab.weights.load import find, read
 
 Rows = list[list[str]]
 SCALES = {"B": 1e9, "M": 1e6, "k": 1e3}
+
+_TOO_MANY = 1e18  # images, or epochs: beyond it the figures are no numbers any more
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,8 @@ def _training(
         flag, other = ("--train-images", "--epochs") if images is None else ("--epochs", "--train-images")
         raise SettingsError(flag, "is missing", f"{other} needs it: a training is so many images, so many times")
     for flag, number in (("--train-images", images), ("--epochs", epochs)):
-        if number is not None and not 0 < number < math.inf:
-            raise SettingsError(flag, f"{number:g} is no training", "give a number above 0")
+        if number is not None and not 0 < number < _TOO_MANY:
+            raise SettingsError(flag, f"{number:g} is no training", f"give a number above 0 and below {_TOO_MANY:g}")
     return images, epochs
 
 

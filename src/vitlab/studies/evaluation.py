@@ -1,6 +1,5 @@
-"""A model and images in, answers out: what `evaluate` and `predict` do."""
+"""A model and labelled images in, how good it is out: what `evaluate` does."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,18 +7,16 @@ from typing import Any
 from vitlab.config import parse, read_json
 from vitlab.data.catalog import Catalogued, Remaining
 from vitlab.data.check import find_bad_images
-from vitlab.data.folder import find_images
 from vitlab.data.image import Decoding
 from vitlab.data.labels import distinct
 from vitlab.data.limits import limits_of
 from vitlab.data.open import AnySource
 from vitlab.data.preprocess import CentralCrop, ImageSpec
-from vitlab.data.source import Pixels, Source, Subset
-from vitlab.errors import BadImagesError, DataError, ImageError, SettingsError, one_line
+from vitlab.data.source import Source, Subset
+from vitlab.errors import DataError, ImageError, SettingsError, one_line
 from vitlab.evals.classify import AnyPredictions, classify, labels_for
 from vitlab.evals.paired import Paired, compare, refuse_other_classes
 from vitlab.models.classifier import Classifier
-from vitlab.serve.predict import Prediction, Predictor
 from vitlab.studies.plan import choose_device, evaluation_source
 from vitlab.studies.recipe import RunSettings
 from vitlab.weights.load import load
@@ -197,7 +194,7 @@ def _chosen(model: str, data: str | None, skip_missing: bool) -> AnySource | Rem
         DataError: there is none.
         SettingsError: nobody says which images belong to it.
     """
-    source = _default_source(Path(model)) if data is None else evaluation_source(data)
+    source = default_source(Path(model)) if data is None else evaluation_source(data)
     if not skip_missing:
         len(source)  # lists it: one that is not whole is refused before anything asks for its labels
         return source
@@ -208,46 +205,12 @@ def _chosen(model: str, data: str | None, skip_missing: bool) -> AnySource | Rem
     return remaining
 
 
-def predict_files(
-    model: str, paths: Sequence[Path], reading: Reading = DEFAULT, *, device: str = "auto"
-) -> Iterator[tuple[Path, Prediction | str]]:
-    """Yield a prediction for every image in `paths` and in the folders among them; its error for a bad one, if that is skipped.
+def default_source(model: Path) -> AnySource:
+    """Return what the run `model` evaluated on.
 
     Raises:
-        RequestError: there is no model, or nothing at a path.
-        BadImagesError: some images cannot be decoded; each is named.
+        DataError: it is no run, or evaluated on nothing.
     """
-    predictor = Predictor.load(model, choose_device(device))
-    predictor.spec = reading.apply(predictor.spec)
-    files = [file for path in paths for file in _images_at(path)]
-    bad: list[ImageError] = []
-    for start in range(0, len(files), predictor.batch_size):
-        prepared: list[tuple[Path, Pixels]] = []
-        for file in files[start : start + predictor.batch_size]:
-            try:
-                prepared.append((file, predictor.prepare(file)))
-            except ImageError as error:
-                bad.append(error)
-                if reading.skip_bad:
-                    yield file, str(error)
-        answers = predictor.answer([image for _, image in prepared])
-        yield from zip((file for file, _ in prepared), answers, strict=True)
-    if bad and not reading.skip_bad:
-        raise BadImagesError(", ".join(map(str, paths)), bad, len(files))
-
-
-def _images_at(path: Path) -> list[Path]:
-    if not path.exists():
-        raise DataError(path, "does not exist", "check the path")
-    if not path.is_dir():
-        return [path]
-    files = find_images(path)
-    if not files:
-        raise DataError(path, "holds no images", "give image files, or a folder of them")
-    return files
-
-
-def _default_source(model: Path) -> AnySource:
     path = model / "config.json"
     if not path.is_file():
         raise DataError("DATA", "is missing", "say which labelled images to evaluate on")

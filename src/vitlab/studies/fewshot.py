@@ -18,7 +18,7 @@ from vitlab.data.webdataset import WebDataset
 from vitlab.errors import DataError, ImageError, SettingsError
 from vitlab.evals.features import Labelled
 from vitlab.evals.fewshot import L2, SWEEP, best_by_rank, check_l2s, check_shots, choose, matched_labels, solve, sweep
-from vitlab.evals.interval import wilson_interval
+from vitlab.evals.interval import over_runs, wilson_interval
 from vitlab.evals.kept import kept_features
 from vitlab.evals.neighbours import check_counts, neighbours
 from vitlab.evals.probe import Probed, probe
@@ -102,8 +102,9 @@ class Measured:
         lines.append(f"{'shots':>8}  {spread}{'; the best l2 on these images' * several}")
         for shots, table in self.accuracies.items():
             of_seeds = table[:, self.best(shots)]
-            deviation = f" ± {100 * of_seeds.std(ddof=1):4.1f}" if seeds > 1 else ""
-            lines.append(f"{shots:8}  {100 * of_seeds.mean():5.1f}{deviation} %   l2 {self._l2(shots):g}")
+            found = over_runs(of_seeds)
+            deviation = "" if found.std is None else f" ± {100 * found.std:4.1f}"
+            lines.append(f"{shots:8}  {100 * found.mean:5.1f}{deviation} %   l2 {self._l2(shots):g}")
         if self.probed is not None:
             chosen = f"logistic regression on all of {self.train}, l2 {self.probed.l2:g}"
             lines.append(f"{'probe':>8}  {self._share(self.probed.accuracy)}, {chosen}")
@@ -116,8 +117,8 @@ class Measured:
     def _shots_json(self, shots: int) -> dict[str, Any]:
         table = self.accuracies[shots]
         of_seeds = table[:, self.best(shots)]
-        deviation = float(of_seeds.std(ddof=1)) if len(of_seeds) > 1 else None
-        summary = {"accuracy": float(of_seeds.mean()), "deviation": deviation, "l2": self._l2(shots)}
+        found = over_runs(of_seeds)
+        summary = {"accuracy": found.mean, "deviation": found.std, "l2": self._l2(shots)}
         return {**summary, "seeds": of_seeds.tolist(), "by_l2": table.mean(axis=0).tolist()}
 
     def _chosen(self) -> dict[str, Any]:

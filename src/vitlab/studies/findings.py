@@ -13,8 +13,8 @@ from vitlab.data.source import Source
 from vitlab.evals.classify import AnyPredictions, Predictions
 from vitlab.evals.interval import wilson_interval
 from vitlab.evals.multilabel import THRESHOLD, MultiLabelPredictions
-from vitlab.inspection import figures
-from vitlab.inspection.figures import Drawing
+from vitlab.inspection import charts
+from vitlab.inspection.drawing import Drawing
 
 MISTAKES = 12
 SHOWN = 4
@@ -143,17 +143,17 @@ def by_class(predictions: AnyPredictions) -> list[Figure]:
     if isinstance(predictions, MultiLabelPredictions):
         text = "How well the images that show a class are ranked before those that do not: the precision at each of them, averaged."
         return [
-            Figure("Average precision by class", text, figures.bars(predictions.per_class(), "average precision")),
+            Figure("Average precision by class", text, charts.bars(predictions.per_class(), "average precision")),
         ]
     return [
         Figure(
             "Accuracy by class",
             "The share of each class's images that the model named right.",
-            figures.bars(predictions.per_class(), "top-1 accuracy"),
+            charts.bars(predictions.per_class(), "top-1 accuracy"),
         ),
         Figure(
             "What is taken for what",
             "Each row is a true class; the numbers count what its images were taken for. A perfect model fills only the diagonal.",
-            figures.confusion(predictions.confusion(), predictions.classes),
+            charts.confusion(predictions.confusion(), predictions.classes),
         ),
     ]

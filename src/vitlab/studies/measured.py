@@ -7,7 +7,8 @@ from typing import Any
 
 from vitlab.cost.memory import Memory, forward_bytes_per_image, training_memory
 from vitlab.errors import SettingsError
-from vitlab.inspection.figures import Curve, Drawing, curves
+from vitlab.inspection.charts import Curve, curves
+from vitlab.inspection.drawing import Drawing
 from vitlab.models.classifier import AnySettings
 from vitlab.studies.costing import Rows, Training, duration, figure, megabytes
 from vitlab.studies.speed import MODES, Bench, Mode, Point

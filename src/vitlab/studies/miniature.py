@@ -23,7 +23,8 @@ from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Part
 from vitlab.data.transforms import Augment, InceptionCrop
 from vitlab.evals.fewshot import fewshot
-from vitlab.inspection import embeddings, figures
+from vitlab.inspection import charts, embeddings, figures
+from vitlab.inspection.drawing import Drawing
 from vitlab.models.classifier import build
 from vitlab.models.vit import ViT, ViTSettings
 from vitlab.nn.grid import as_size
@@ -276,14 +277,14 @@ def _figures(scale: Scale, out: Path, groups: list[Group], pretrained: ViT) -> l
     ]
 
 
-def _curves(scale: Scale, out: Path, groups: list[Group]) -> figures.Drawing:
-    def mean_curve(cells: list[str], name: str) -> figures.Curve:
+def _curves(scale: Scale, out: Path, groups: list[Group]) -> Drawing:
+    def mean_curve(cells: list[str], name: str) -> charts.Curve:
         runs = [[event for event in read_metrics(out / cell) if event["name"] == name] for cell in cells]
         steps = [event["step"] for event in runs[0]]
         return steps, np.mean([[event["value"] for event in run] for run in runs], axis=0).tolist()
 
     cells = {group.folder: [f"{group.folder}-{seed}" for seed in scale.seeds] for group in groups}
-    return figures.curves(
+    return charts.curves(
         {
             "pre-training loss": {"train": mean_curve(["pretrained"], "train/loss")},
             "training loss on digits": {kind: mean_curve(runs, "train/loss") for kind, runs in cells.items()},

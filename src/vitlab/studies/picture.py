@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vitlab.errors import SettingsError
-from vitlab.inspection.figures import Drawing
+from vitlab.inspection.drawing import Drawing
 
 KINDS = (".png", ".svg", ".pdf")
 

@@ -14,6 +14,7 @@ from vitlab.data.labels import is_multi_label
 from vitlab.data.loader import pixels_of
 from vitlab.data.open import AnySource, open_data
 from vitlab.data.preprocess import ImageSpec
+from vitlab.data.source import Source
 from vitlab.errors import DataError, ImageError, SettingsError
 from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import AnySettings
@@ -312,7 +313,7 @@ def _with_intervals(train: TrainSettings, asked: Asked) -> TrainSettings:
     )
 
 
-def choose_workers(asked: int | None, source: AnySource) -> int:
+def choose_workers(asked: int | None, source: Source) -> int:
     """Return how many processes read ahead: by default none for data that is already pixels, else half of the cores."""
     if asked is not None:
         return asked

@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from vitlab import files
 from vitlab.data.loader import pixels_of
-from vitlab.inspection import figures
+from vitlab.inspection import charts, figures
 from vitlab.inspection.attention import attends_globally
-from vitlab.inspection.figures import Drawing
+from vitlab.inspection.drawing import Drawing, to_data_uri
 from vitlab.models.classifier import Classifier
 from vitlab.models.vit import ViT
 from vitlab.studies.findings import Evaluation, Figure, by_class, mistakes, said_words, verdict
@@ -65,11 +65,15 @@ def render(template: str, context: dict[str, Any]) -> str:
     """Return the page `template` of this package filled with `context`; every value is escaped."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg"] = svg_markup
-    environment.filters["uri"] = figures.to_data_uri
+    environment.filters["uri"] = to_data_uri
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
-    pages = resources.files("vitlab.studies")
-    style = Markup((pages / "page.css").read_text(encoding="utf-8"))
-    return environment.from_string((pages / template).read_text(encoding="utf-8")).render(**context, style=style)
+    style = page_file("page.css")
+    return environment.from_string(page_file(template)).render(**context, style=style)
+
+
+def page_file(name: str) -> Markup:
+    """Return a file of this package that belongs into a page as it is: a template, a style, a script."""
+    return Markup((resources.files("vitlab.studies") / name).read_text(encoding="utf-8"))
 
 
 def svg_markup(drawing: Drawing) -> Markup:
@@ -79,9 +83,9 @@ def svg_markup(drawing: Drawing) -> Markup:
 
 def training_curves(record: Record) -> Drawing:
     """Draw loss and mean average precision, or where there is none top-1, of a run's metrics by step."""
-    loss: dict[str, figures.Curve] = {}
-    top1: dict[str, figures.Curve] = {}
-    precision: dict[str, figures.Curve] = {}
+    loss: dict[str, charts.Curve] = {}
+    top1: dict[str, charts.Curve] = {}
+    precision: dict[str, charts.Curve] = {}
     for name in record.last:
         curve = record.curve(name)
         if name.endswith("/loss"):
@@ -91,7 +95,7 @@ def training_curves(record: Record) -> Drawing:
         elif name.endswith("/map"):
             precision[name.removesuffix("/map")] = curve
     second = {"mean average precision": precision} if precision else {"top-1 accuracy": top1} if top1 else {}
-    return figures.curves({"loss": loss, **second})
+    return charts.curves({"loss": loss, **second})
 
 
 def speed(record: Record) -> dict[str, Any] | None:
@@ -125,7 +129,7 @@ def _steering(record: Record) -> list[Figure]:
         "The learning rate is how far each update goes; the gradient norm is how steep the loss was, before it was clipped. "
         "A steep rise there is the first sign of trouble."
     )
-    return [Figure("How it was steered, and how fast it was", text, figures.curves(drawn, from_zero=(SPEED,)))]
+    return [Figure("How it was steered, and how fast it was", text, charts.curves(drawn, from_zero=(SPEED,)))]
 
 
 def _looks(model: ViT, evaluation: Evaluation) -> Figure:

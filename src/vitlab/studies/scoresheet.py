@@ -9,7 +9,7 @@ from vitlab import files
 from vitlab.data.labels import label_at
 from vitlab.errors import DataError, VitlabError
 from vitlab.evals.classify import AnyPredictions
-from vitlab.inspection import figures
+from vitlab.inspection import charts
 from vitlab.studies.evaluation import Evaluated
 
 
@@ -50,7 +50,7 @@ def write_scoresheet(found: Evaluated, folder: Path) -> None:
         calibration = found.predictions.calibration
         if calibration is not None:
             shown = calibration.counts, calibration.confidence, calibration.accuracy, calibration.ece
-            figures.reliability(*shown).save(draft / "reliability.png")
+            charts.reliability(*shown).save(draft / "reliability.png")
         check_free(folder)
         files.rename(draft, folder)
         files.flush_folder(folder.absolute().parent)

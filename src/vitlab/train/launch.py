@@ -24,11 +24,11 @@ _GRACE_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 
 
-def launch(processes: int, arguments: Sequence[str]) -> int:
+def launch(processes: int, arguments: Sequence[str], remedy: str = "go on with --resume") -> int:
     """Run `vitlab` with `arguments` as `processes` ranks and return the exit code, that of the first rank where it has one.
 
     The first rank has the terminal. What the others say is kept until one of them fails. Each gets an equal part of the cores.
-    A signal that asks for a stop is passed on to all, a second one ends them at once.
+    A signal that asks for a stop is passed on to all, a second one ends them at once. `remedy` says how to go on without a rank.
 
     Raises:
         SettingsError: the machine is too small for so many.
@@ -56,7 +56,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         if stop.number:  # a second request
             return exit_code(stop.number)
         assert lost is not None
-        raise RankError(f"rank {lost}", _story(ranks[lost], paths[lost]), "go on with --resume")
+        raise RankError(f"rank {lost}", _story(ranks[lost], paths[lost]), remedy)
 
 
 def _environment(processes: int) -> dict[str, str]:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, PositiveFloat
 
 from vitlab.config import Json, Settings, parse
-from vitlab.data.preprocess import CentralCrop, ImageSpec, Squash, resized_edge
+from vitlab.data.fit import resized_edge
+from vitlab.data.preprocess import CentralCrop, ImageSpec, Squash
 from vitlab.data.resize import Interpolation
 from vitlab.errors import SettingsError, WeightsError
 from vitlab.nn.grid import Size

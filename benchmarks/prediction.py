@@ -1,0 +1,49 @@
+"""Predictions of image files, written to parquet, against the predictor on images that are ready in memory: 1 is no wait at all."""
+
+import tempfile
+from pathlib import Path
+
+from peers_input import generated
+from timing import Row, compare
+
+from vitlab import files
+from vitlab.data.folder import find_images
+from vitlab.models.catalog import build_named
+from vitlab.serve.predict import Predictor
+from vitlab.studies.prediction import Wanted, predict_to_file
+from vitlab.weights.save import save
+
+LIMIT = "the predictor alone (the limit is 1)"
+
+
+def measure(photos: int = 256, rounds: int = 5) -> list[Row]:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "photos").mkdir()
+        for index, data in enumerate(generated(32)):
+            for copy in range(photos // 32):
+                (folder / "photos" / f"{index}-{copy}.jpg").write_bytes(data)
+        rows: list[Row] = []
+        for name in ("Ti/16", "S/16"):
+            save(build_named(name, num_classes=10, image_size=224), folder / "model.safetensors")
+            predict = Predictor.load(folder / "model.safetensors")
+            ready = [predict.prepare(path) for path in find_images(folder / "photos")]
+            starts = range(0, len(ready), predict.batch_size)
+            bare = lambda p=predict, r=ready, s=starts: [p.answer(r[at : at + p.batch_size]) for at in s]  # noqa: E731
+
+            def ours(workers: int) -> None:
+                files.remove(folder / "p.parquet")
+                places, out = (str(folder / "photos"),), folder / "p.parquet"
+                predict_to_file(Wanted(str(folder / "model.safetensors"), places, out, workers=workers, device="cpu"))
+
+            for workers in (0, 1):
+                claim = (
+                    f"predictions, {name} at 224, {photos} JPEG files to parquet, {workers} worker{'s' * (not workers)}"
+                )
+                rows.append(compare(claim, LIMIT, lambda w=workers: ours(w), bare, rounds))
+        return rows
+
+
+if __name__ == "__main__":
+    for row in measure():
+        print(row.markdown())

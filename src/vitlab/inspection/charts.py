@@ -1,0 +1,111 @@
+"""Charts of numbers: curves, counts and shares."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitlab.inspection.drawing import BLUE, COLOURS, GREY, ORANGE, Drawing, empty_figure, plain
+
+Curve = tuple[Sequence[int], Sequence[float]]
+"""Steps, and the value at each."""
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Curve]],
+    x_label: str = "step",
+    from_zero: Collection[str] = (),
+    log: bool = False,
+) -> Drawing:
+    """Draw one panel a quantity, three in a row, one line a series of (x, y), which has the same colour in all panels.
+
+    The scale of the panels `from_zero` begins there. With `log` the values have a logarithmic scale, and every x has its mark.
+    """
+    columns, rows = min(3, len(panels)), -(-len(panels) // 3)
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    figure = empty_figure(4.2 * columns, 3.0 * rows)
+    for index, (title, series) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        for name, (x, y) in series.items():
+            again, colour = divmod(names.index(name), len(COLOURS))
+            axes.plot(
+                x,
+                y,
+                label=name,
+                color=COLOURS[colour],
+                linestyle=("-", "--", ":", "-.")[again % 4],
+                linewidth=1.6,
+                marker="o" if len(x) < 12 else None,
+                markersize=3.5,
+            )
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(x_label, fontsize=9)
+        plain(axes)
+        if title in from_zero:
+            axes.set_ylim(bottom=0)
+        if log:
+            axes.set_yscale("log")
+            axes.set_xticks(sorted({each for x, _ in series.values() for each in x}))
+        if len(series) > 1:
+            axes.legend(fontsize=8, frameon=False)
+    return Drawing(figure)
+
+
+def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> Drawing:
+    """Draw a confusion matrix: rows are true classes, columns predictions, shades the share of the row, numbers the counts."""
+    side = min(12.0, 2.2 + 0.42 * len(classes))
+    figure = empty_figure(side + 0.6, side)
+    axes = figure.add_subplot()
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if len(classes) <= 30:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                colour = "white" if share[row, column] > 0.55 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    axes.set_xlabel("predicted", fontsize=9)
+    axes.set_ylabel("true", fontsize=9)
+    return Drawing(figure)
+
+
+def bars(values: Mapping[str, float], label: str) -> Drawing:
+    """Draw one horizontal bar a name, the highest on top."""
+    ordered = sorted(values.items(), key=lambda item: item[1])
+    figure = empty_figure(6.2, 0.8 + 0.26 * len(ordered))
+    axes = figure.add_subplot()
+    axes.barh([name for name, _ in ordered], [value for _, value in ordered], color=BLUE, height=0.7)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(label, fontsize=9)
+    plain(axes)
+    return Drawing(figure)
+
+
+def reliability(
+    counts: NDArray[np.int64], confidence: NDArray[np.float64], accuracy: NDArray[np.float64], error: float
+) -> Drawing:
+    """Draw how often answers are right by how sure the model is of them (Guo et al. 2017, figure 1), and how many there are.
+
+    All three arrays are [bins] of equal width from 0 to 1; a calibrated model's bars end on the diagonal. `error` is the ECE.
+    """
+    figure = empty_figure(4.6, 5.4)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    width, filled = 1 / len(counts), counts > 0
+    left = np.arange(len(counts)) * width
+    upper.bar(left[filled], accuracy[filled], width, align="edge", color=BLUE, edgecolor="white", label="right")
+    gap = (confidence - accuracy)[filled]
+    hatched = {"fill": False, "hatch": "////", "edgecolor": ORANGE, "label": "from there to how sure it is"}
+    upper.bar(left[filled], gap, width, bottom=accuracy[filled], align="edge", **hatched)
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+    upper.set_xlim(0, 1)
+    upper.set_ylim(0, 1)
+    upper.set_ylabel("share that is right", fontsize=9)
+    upper.set_title(f"expected calibration error {100 * error:.2f} %", fontsize=10)
+    lower.bar(left, counts / counts.sum(), width, align="edge", color=GREY, edgecolor="white")
+    lower.set_ylabel("share of images", fontsize=9)
+    lower.set_xlabel("how sure the model is of its answer", fontsize=9)
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
+    for axes in (upper, lower):
+        plain(axes)
+    return Drawing(figure)
