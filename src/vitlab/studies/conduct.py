@@ -1,0 +1,158 @@
+"""Conduct: carry out what is left of studies in a folder that several processes and machines may share.
+
+OUT/study.json         the scale, and the version of this layout
+OUT/pieces/            one folder a piece of work; trainings are ordinary run folders
+OUT/claims/            who works on what
+OUT/failed/            why a piece failed, with its traceback
+OUT/seconds.jsonl      how long each piece took, and where
+"""
+
+import json
+import socket
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitlab import files
+from vitlab.config import read_json
+from vitlab.errors import RunFolderError, VitlabError
+from vitlab.studies.cell import Studio
+from vitlab.studies.claim import claim, owner
+from vitlab.studies.study import Edition, Results, Scale
+from vitlab.studies.work import DIGITS, Piece, in_order
+from vitlab.train.loop import Interrupted
+from vitlab.train.run import pretty
+
+PLAN, PIECES, CLAIMS, FAILED, SECONDS = "study.json", "pieces", "claims", "failed", "seconds.jsonl"
+LAYOUT = 1
+POLL_SECONDS = 2.0
+"""How often to look whether others have finished what this process waits for."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a piece failed: the reason in a line, and its traceback."""
+
+    name: str
+    reason: str
+    log: str
+    attempt: str
+
+
+def open_folder(out: Path, scale: Scale) -> None:
+    """Make `out` a folder of studies at `scale`, or check that it is one.
+
+    Raises:
+        RunFolderError: it holds something else, or studies of another scale or version.
+    """
+    path, plan = out / PLAN, {"layout": LAYOUT, "scale": scale}
+    try:
+        if path.exists():
+            _compare(out, read_json(path), plan)
+            return
+        if out.exists() and any(entry.name not in (f".{PLAN}.part",) for entry in out.iterdir()):
+            raise RunFolderError(out, f"already exists, without {PLAN}", "choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(path, pretty(plan))
+    except OSError as error:
+        raise RunFolderError(out, f"cannot be written ({error.strerror})", "choose another --out") from None
+
+
+def _compare(out: Path, stored: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+    if stored.get("layout") != plan["layout"]:
+        raise RunFolderError(out, "was made by another version of vitlab", "choose another --out")
+    if stored.get("scale") != plan["scale"]:
+        what = f"holds studies at scale {stored.get('scale')}, not {plan['scale']}"
+        raise RunFolderError(out, what, "choose another --out, or that --scale")
+
+
+def conduct(editions: Sequence[Edition], out: Path, studio: Studio, work_on: Callable[[Piece], None]) -> None:
+    """Carry out what is left of the grids of `editions` in the folder `out`, sharing it with whoever else does.
+
+    What another process holds is left to it, and waited for in the end. A piece that fails is noted, and so is what needs it;
+    the rest goes on. Called again, it is tried once more.
+
+    Raises:
+        Interrupted: it was asked to stop; called again, it goes on.
+    """
+    pieces = out / PIECES
+    todo = in_order([piece for edition in editions for piece in edition.grid.values()])
+    before = {attempt.attempt for piece in todo if (attempt := failure_of(piece, out)) is not None}
+    while left := [piece for piece in todo if _is_open(piece, out, before)]:
+        ready = [piece for piece in left if all(need.result(pieces) is not None for need in piece.needs)]
+        worked = False
+        for piece in ready:
+            with claim(out / CLAIMS, _name(piece)) as held:
+                if held is None or not _is_open(piece, out, before):
+                    continue
+                work_on(piece)
+                _attempt(piece, out, studio)
+                worked = True
+        if not worked:
+            time.sleep(POLL_SECONDS)
+
+
+def results(edition: Edition, out: Path) -> Results:
+    """Return what the grid of `edition` came to so far."""
+    return Results({label: piece.result(out / PIECES) for label, piece in edition.grid.items()})
+
+
+def failure_of(piece: Piece, out: Path) -> Failure | None:
+    """Return why `piece` failed, or what it needs; None where nothing did."""
+    for need in piece.needs:
+        if (failure := failure_of(need, out)) is not None:
+            return failure
+    path = out / FAILED / f"{_name(piece)}.json"
+    return Failure(**read_json(path)) if path.exists() else None
+
+
+def held_by(piece: Piece, out: Path) -> str | None:
+    """Return who works on `piece`, None when nobody does."""
+    return owner(out / CLAIMS, _name(piece))
+
+
+def seconds_of(pieces: Sequence[Piece], out: Path) -> float:
+    """Return how long `pieces` took, all attempts at them together, wherever that was."""
+    path, names = out / SECONDS, {_name(piece) for piece in pieces}
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    events = [json.loads(line) for line in lines if line.endswith("\n")]
+    return sum(event["seconds"] for event in events if event["piece"] in names)
+
+
+def _is_open(piece: Piece, out: Path, before: set[str]) -> bool:
+    """Return whether `piece` is still to be done: not finished, and not failed since this process began."""
+    if piece.result(out / PIECES) is not None:
+        return False
+    failure = failure_of(piece, out)
+    return failure is None or failure.attempt in before
+
+
+def _attempt(piece: Piece, out: Path, studio: Studio) -> None:
+    path, began = out / FAILED / f"{_name(piece)}.json", time.monotonic()
+    try:
+        piece.carry_out(out / PIECES, studio)
+        files.remove(path)
+    except Interrupted:
+        raise
+    except VitlabError as error:
+        _note(path, piece, str(error))
+    except Exception as error:  # one piece's bug must not end a study of days
+        _note(path, piece, f"{type(error).__name__}: {error}")
+    finally:
+        event = {"piece": _name(piece), "seconds": round(time.monotonic() - began, 3), "on": socket.gethostname()}
+        with (out / SECONDS).open("a") as file:
+            file.write(json.dumps(event) + "\n")
+
+
+def _note(path: Path, piece: Piece, reason: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    failure = {"name": piece.name, "reason": reason, "log": traceback.format_exc(), "attempt": uuid.uuid4().hex}
+    files.write_atomic(path, pretty(failure))
+
+
+def _name(piece: Piece) -> str:
+    return f"{piece.name}-{piece.digest[:DIGITS]}"

@@ -1,0 +1,102 @@
+"""Table 8 (appendix D.4): which kind of position embedding, and where it is added."""
+
+import csv
+from collections.abc import Mapping
+from importlib import resources
+
+from vitlab.evals.interval import OverRuns
+from vitlab.nn.position import Learned1D, Learned2D, NoPosition, Place, Position, Relative
+from vitlab.studies import upstream
+from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
+from vitlab.studies.work import Piece
+
+SHOTS = 10
+SEEDS = (0, 1)
+PLACES: dict[str, Place] = {"stem": "stem", "every_layer": "layers", "every_layer_shared": "shared"}
+"""The columns of the table, and our names of where positions are added."""
+TITLES = {"stem": "after the stem", "every_layer": "in every layer", "every_layer_shared": "in every layer, shared"}
+KINDS: Mapping[str, Mapping[str, Position]] = {
+    "none": {"stem": NoPosition()},
+    "1d": {column: Learned1D(place=place) for column, place in PLACES.items()},
+    "2d": {column: Learned2D(place=place) for column, place in PLACES.items()},
+    "relative": {"stem": Relative()},
+}
+"""What is compared, by row and column of the table."""
+
+
+def paper() -> dict[str, dict[str, float]]:
+    """Return the table of the paper, as shares, by row and column."""
+    text = (resources.files("vitlab.studies") / "paper" / "table8.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
+    return {row["position_embedding"]: {column: float(row[column]) for column in PLACES if row[column]} for row in rows}
+
+
+def miniature() -> Edition:
+    """Return the study on fractals and digits: every kind is pre-trained, and judged by linear heads on frozen features."""
+    grid: dict[str, Piece] = {}
+    for row, columns in KINDS.items():
+        for column, position in columns.items():
+            for seed in SEEDS:
+                name = f"position-{row}-{PLACES[column]}"
+                trained = upstream.pretraining(name, upstream.vit(position=position), seed=seed)
+                grid[_label(row, column, seed)] = upstream.heads(f"{name}-heads-seed{seed}", trained, SHOTS)
+    words = f"pre-trained on {len(upstream.FRACTALS):,} fractals, {SHOTS} digits a class for a linear head on frozen features"
+    return Edition(words, grid, sheet, minutes=4)
+
+
+def sheet(results: Results) -> Sheet:
+    """Return the table with the paper's beside it, and whether positions matter while their kind does not."""
+    ours = {
+        row: {column: results.over([_label(row, column, seed) for seed in SEEDS], "top1") for column in columns}
+        for row, columns in KINDS.items()
+    }
+    published = paper()
+    heading = ["position", *(title for column in PLACES for title in (TITLES[column], "in the paper"))]
+    rows = [
+        [
+            row,
+            *(cell for column in PLACES for cell in (_shown(ours[row].get(column)), _percent(published[row], column))),
+        ]
+        for row in KINDS
+    ]
+    note = "Top-1 in percent, mean and sample deviation over seeds. The paper's are of ImageNet, after JFT: compare the order."
+    return Sheet([Table("Linear few-shot accuracy", [heading, *rows], note)], [], _finding(ours))
+
+
+def _finding(ours: Mapping[str, Mapping[str, OverRuns | None]]) -> Finding:
+    none = ours["none"]["stem"]
+    kinds = [found for row, columns in ours.items() if row != "none" for found in columns.values()]
+    known = [found.mean for found in kinds if found is not None]
+    if none is None or len(known) < len(kinds):
+        return Finding(None, "Not every kind could be measured.")
+    gap, spread = min(known) - none.mean, max(known) - min(known)
+    words = (
+        f"Without positions top-1 is {100 * none.mean:.1f} %, {100 * gap:.1f} points below the worst of the others, "
+        f"which are within {100 * spread:.1f} points of each other."
+    )
+    return Finding(gap > spread, words)
+
+
+def _label(row: str, column: str, seed: int) -> str:
+    return f"{row}, {column}, seed {seed}"
+
+
+def _shown(found: OverRuns | None) -> str:
+    if found is None:
+        return ""
+    return f"{100 * found.mean:.1f}" + ("" if found.std is None else f" ± {100 * found.std:.1f}")
+
+
+def _percent(columns: Mapping[str, float], column: str) -> str:
+    return f"{100 * columns[column]:.2f}" if column in columns else ""
+
+
+STUDY = Study(
+    name="table8",
+    title="Position embeddings",
+    question="Does it matter how a ViT is told where its patches are?",
+    found="Without positions it is clearly worse; how they are encoded, and where they are added, makes little difference.",
+    source="Table 8, appendix D.4",
+    editions={"miniature": miniature},
+    impossible={"paper": "JFT-300M was never published"},
+)

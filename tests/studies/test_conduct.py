@@ -1,0 +1,221 @@
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+from rich.console import Console
+
+from vitlab.errors import RunFolderError, SettingsError
+from vitlab.nn.position import NoPosition
+from vitlab.studies import table8, upstream
+from vitlab.studies.cell import Studio
+from vitlab.studies.conduct import PIECES, conduct, failure_of, open_folder, results, seconds_of
+from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
+from vitlab.studies.study_page import state_of, write_index, write_page
+from vitlab.studies.work import Measurement, Training, Untrained, in_order
+
+FEW = upstream.FRACTALS.model_copy(update={"num_classes": 3, "images_per_class": 10})
+
+
+def training(name="base", **changes):
+    model = upstream.vit(3, **{"width": 16, "mlp_dim": 16, "depth": 1, "num_heads": 1, **changes})
+    return upstream.pretraining(name, model, FEW, steps=4)
+
+
+def read_width(models):
+    return {"width": models[0].settings.width, "total": float(sum(p.detach().sum() for p in models[0].parameters()))}
+
+
+def fail(models):
+    raise ZeroDivisionError("nothing to divide by")
+
+
+def sheet(results):
+    width = results["width"]
+    rows = [["what", "value"], ["width", "" if width is None else str(width["width"])]]
+    return Sheet(
+        [Table("Widths", rows)], [], Finding(None if width is None else True, "It is as wide as it should be.")
+    )
+
+
+def edition(**more):
+    return Edition(
+        "a few fractals", {"base": training(), "width": Measurement("width", read_width, (training(),)), **more}, sheet
+    )
+
+
+def study(**more):
+    return Study("widths", "Widths & more", "How wide?", "16", "nowhere", {"miniature": lambda: edition(**more)})
+
+
+@pytest.fixture
+def studio():
+    return Studio(Console(file=io.StringIO()), lambda line: None)
+
+
+def go(edition, out, studio):
+    worked = []
+    open_folder(out, "miniature")
+    conduct([edition], out, studio, lambda piece: worked.append(piece.name))
+    return worked
+
+
+def contents(out):
+    kept = {".safetensors", ".json"}
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.suffix in kept or path.name == "metrics.jsonl"
+    }
+
+
+def test_each_piece_is_made_once_and_after_what_it_needs(tmp_path, studio):
+    assert go(edition(), tmp_path / "out", studio) == ["base-seed0", "width"]
+    assert results(edition(), tmp_path / "out")["width"]["width"] == 16
+    assert go(edition(), tmp_path / "out", studio) == []
+    other = training("other", position=NoPosition())
+    assert go(edition(other=other), tmp_path / "out", studio) == ["other-seed0"]
+    assert seconds_of(in_order([other]), tmp_path / "out") > 0
+
+
+def test_a_change_that_matters_is_another_piece_and_one_that_does_not_is_the_same():
+    base = training()
+    assert training(width=8).digest != base.digest
+    assert upstream.pretraining("base", base.settings.model, FEW, steps=4, seed=1).digest != base.digest
+    assert Training("base", base.settings, start=base).digest != base.digest
+    assert Untrained(base).digest != base.digest
+    elsewhere = base.settings.model_copy(update={"device": "cuda", "workers": 3})
+    assert Training("base", elsewhere).digest == base.digest
+    assert Measurement("a", read_width, (base,)).digest != Measurement("a", fail, (base,)).digest
+    shots = [Measurement("a", partial(read_width), (base,), {"shots": shots}) for shots in (1, 5)]
+    assert shots[0].digest != shots[1].digest
+
+
+def test_a_training_starts_from_the_weights_of_another(tmp_path, studio):
+    base = training()
+    tuned = Training("tuned", base.settings, start=base)
+    go(edition(tuned=tuned), tmp_path, studio)
+    config = json.loads((tuned.folder(tmp_path / PIECES) / "config.json").read_text())
+    assert config["weights"]["path"].endswith("model.safetensors")
+    assert base.folder(tmp_path / PIECES).name in config["weights"]["path"]
+
+
+def test_a_piece_that_fails_is_shown_and_the_rest_goes_on(tmp_path, studio):
+    broken = Measurement("broken", fail, (training(),))
+    given = study(broken=broken)
+    worked = go(given.at("miniature"), tmp_path, studio)
+    assert worked == ["base-seed0", "width", "broken"]
+    assert failure_of(broken, tmp_path).reason == "ZeroDivisionError: nothing to divide by"
+    state = state_of(given, given.at("miniature"), tmp_path)
+    assert not state.finished and state.words() == "2 of 3 pieces done, 1 failed"
+    page = write_page(state, "miniature", tmp_path).read_text()
+    assert "broken failed: ZeroDivisionError: nothing to divide by" in page and "in fail" in page
+    assert go(given.at("miniature"), tmp_path, studio) == ["broken"]  # it is tried once more
+
+
+def test_what_needs_a_failed_piece_is_not_begun(tmp_path, studio):
+    base = training()
+    wrong = Training(
+        "wrong", base.settings.model_copy(update={"on_bad_image": "fail", "workers": 0, "device": "nowhere"})
+    )
+    after = Measurement("after", read_width, (wrong,))
+    assert go(edition(after=after), tmp_path, studio) == ["base-seed0", "wrong", "width"]
+    assert failure_of(after, tmp_path).name == "wrong"
+
+
+def test_pages_show_what_came_out(tmp_path, studio):
+    go(edition(), tmp_path, studio)
+    state = state_of(study(), edition(), tmp_path)
+    page = write_page(state, "miniature", tmp_path).read_text()
+    assert "Widths &amp; more" in page and re.search(r"<td class=\"number\">16</td>", page)
+    assert "<strong>Agrees</strong> with the paper. It is as wide as it should be." in page
+    assert "widths/index.html" in write_index([state], "miniature", tmp_path).read_text()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(RunFolderError, match=r"already exists, without study\.json"):
+        open_folder(tmp_path, "miniature")
+    out = tmp_path / "out"
+    open_folder(out, "miniature")
+    open_folder(out, "miniature")
+    with pytest.raises(RunFolderError, match="holds studies at scale miniature, not small"):
+        open_folder(out, "small")
+    (out / "study.json").write_text('{"layout": 99, "scale": "miniature"}')
+    with pytest.raises(RunFolderError, match="another version"):
+        open_folder(out, "miniature")
+
+
+def test_scales_that_are_not_there_say_why():
+    with pytest.raises(SettingsError, match="table8 has no paper edition: JFT-300M was never published; use miniature"):
+        table8.STUDY.at("paper")
+    with pytest.raises(SettingsError, match="there is no 'huge'; use miniature"):
+        table8.STUDY.at("huge")
+
+
+WORK = """
+import io, sys
+from pathlib import Path
+from rich.console import Console
+from tests.studies.test_conduct import edition, training
+from vitlab.studies.cell import Studio
+from vitlab.studies.conduct import conduct, open_folder
+out = Path(sys.argv[1])
+open_folder(out, "miniature")
+more = {f"more{seed}": training(f"more{seed}", width=8 * (seed + 1)) for seed in range(4)}
+conduct([edition(**more)], out, Studio(Console(file=io.StringIO()), lambda _: None), lambda piece: print(piece.name, flush=True))
+"""
+
+
+def start(out):
+    return subprocess.Popen([sys.executable, "-c", WORK, str(out)], stdout=subprocess.PIPE, text=True)
+
+
+def finish(out):
+    with start(out) as process:
+        process.communicate(timeout=120)
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study_and_no_piece_is_made_twice(tmp_path):
+    both = [start(tmp_path / "out") for _ in range(2)]
+    made = [process.communicate(timeout=120)[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(made[0] + made[1]) == ["base-seed0", *(f"more{seed}-seed0" for seed in range(4)), "width"]
+    assert not list((tmp_path / "out" / "claims").iterdir())
+
+
+@pytest.mark.slow
+def test_a_study_that_was_killed_ends_like_one_that_was_not(tmp_path):
+    finish(tmp_path / "whole")
+    for _ in range(3):
+        with start(tmp_path / "killed") as process:
+            process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+    finish(tmp_path / "killed")
+    whole, killed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
+    changing = re.compile(r"(environment|manifest)[^/]*\.json$")
+    assert {name: data for name, data in whole.items() if not changing.search(name)} == {
+        name: data for name, data in killed.items() if not changing.search(name)
+    }
+
+
+def test_table_8_is_transcribed_and_judged():
+    assert table8.paper()["1d"] == {"stem": 0.64206, "every_layer": 0.63964, "every_layer_shared": 0.64292}
+    assert table8.paper()["none"] == {"stem": 0.61382}
+    grid = table8.miniature().grid
+    assert len(grid) == 16 and len(in_order(list(grid.values()))) == 32
+
+    def told(none, others):
+        return table8.sheet(
+            Results({label: {"top1": none if label.startswith("none") else others} for label in grid})
+        ).finding
+
+    assert told(0.5, 0.7).agrees is True
+    assert told(0.7, 0.6).agrees is False
+    assert table8.sheet(Results(dict.fromkeys(grid))).finding.agrees is None
