@@ -157,7 +157,7 @@ def drawings_of(found: Inspected, learned: Learned) -> dict[str, Drawing]:
 
 def _titled(look: Look, rank: int) -> str:
     name, share = look.prediction.top(rank + 1)[rank]
-    return f"{name[:30]} {100 * share:.1f} %".replace("$", r"\$")
+    return f"{name[:30]} {100 * share:.1f} %"
 
 
 def lens_of(look: Look) -> Drawing:
