@@ -172,6 +172,7 @@ def test_any_grid_and_a_hybrid_have_a_page(changes, model_of, photos, within, tm
     assert ("has no table of positions" in page) == ("position" in changes)
 
 
+@pytest.mark.slow
 def test_a_page_of_a_few_images_is_small(model_of, photos, within, tmp_path):
     """Three images of noise, the attention of 12 heads in 12 layers between 196 patches: 17 million weights."""
     sizes = {"width": 24, "num_heads": 12, "depth": 12, "mlp_dim": 32, "image_size": Size(224, 224), "num_classes": 3}
@@ -225,6 +226,7 @@ class TestPage:
         assert "layer 1, head 2" in words
         assert best_of(words) == expected_best(trained, photos, layer=0, head=1, patch=(0, 2))
 
+    @pytest.mark.parametrize("page", [SCREENS["laptop"]], ids=["laptop"], indirect=True)
     def test_the_keyboard_moves_from_patch_to_patch(self, page):
         page.locator("#picture").focus()
         page.keyboard.press("ArrowRight")
@@ -239,6 +241,7 @@ class TestPage:
         page.keyboard.press("Escape")
         assert "The answer attends most" in page.locator("#said").inner_text()
 
+    @pytest.mark.parametrize("page", [SCREENS["phone"]], ids=["phone"], indirect=True)
     def test_what_is_bright_can_be_chosen(self, page):
         drawn = set()
         options = page.locator("#show option").evaluate_all("all => all.map(option => option.value)")
@@ -250,6 +253,7 @@ class TestPage:
         page.locator("#heads").click(position={"x": 6, "y": 6})
         assert "layer 1, head 1" in page.locator("#said").inner_text()
 
+    @pytest.mark.parametrize("page", [SCREENS["phone"]], ids=["phone"], indirect=True)
     def test_another_image_brings_its_own_answers(self, page):
         seen = page.locator("[data-image]:visible").evaluate_all("all => all.map(part => part.dataset.image)")
         assert set(seen) == {"0"}
