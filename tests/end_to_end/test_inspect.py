@@ -1,6 +1,8 @@
 """`vitlab inspect`: from the command line to a page that answers in a browser."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from tests.end_to_end.conftest import vitlab
 from tests.end_to_end.test_page import CHROMIUM, SCREENS, browser, luminance  # noqa: F401  (a fixture)
+from vitlab.errors import VitlabError
 from vitlab.models.classifier import build
 from vitlab.models.resnet import ResNetSettings
 from vitlab.models.vit import Axial, ViTSettings
@@ -100,6 +103,24 @@ def test_a_folder_that_is_there_is_left_as_it_is(looked, trained, photos, refuse
     (tmp_path / "look" / "mine.txt").write_text("mine")
     refused("inspect", trained, photos / "cat" / "0.png", "--out", "look", words=["look", "exists already"])
     refused("inspect", trained, photos / "cat" / "0.png", "--out", "no/look", words=["no", "is no folder"])
+
+
+def test_a_full_disk_leaves_nothing_behind(trained, photos, tmp_path, monkeypatch):
+    from vitlab import files
+    from vitlab.studies.inspector import inspect_model
+    from vitlab.studies.inspector_page import write_inspection
+
+    found = inspect_model(str(trained), [photos / "cat" / "0.png"], str(photos), workers=0, device="cpu")
+    write = files.write_bytes
+
+    def full(path, data):
+        write(path, data[:9])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "write_bytes", full)
+    with pytest.raises(VitlabError, match=r"look: cannot be written \(No space left"):
+        write_inspection(found, tmp_path / "look")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_models_that_have_nothing_to_show_are_refused(model_of, photos, refused):

@@ -5,6 +5,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ def write_inspection(found: Inspected, folder: Path) -> Path:
         files.flush_folder(folder.absolute().parent)
     except OSError as error:
         raise VitlabError(folder, f"cannot be written ({error.strerror or error})", "choose another --out") from None
+    finally:
+        with suppress(OSError):
+            files.remove(draft)
     return folder / "index.html"
 
 
