@@ -1,6 +1,8 @@
 """`vitlab inspect`: from the command line to a page that answers in a browser."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from tests.end_to_end.conftest import vitlab
 from tests.end_to_end.test_page import CHROMIUM, SCREENS, browser, luminance  # noqa: F401  (a fixture)
+from vitlab.errors import VitlabError
 from vitlab.models.classifier import build
 from vitlab.models.resnet import ResNetSettings
 from vitlab.models.vit import Axial, ViTSettings
@@ -102,6 +105,24 @@ def test_a_folder_that_is_there_is_left_as_it_is(looked, trained, photos, refuse
     refused("inspect", trained, photos / "cat" / "0.png", "--out", "no/look", words=["no", "is no folder"])
 
 
+def test_a_full_disk_leaves_nothing_behind(trained, photos, tmp_path, monkeypatch):
+    from vitlab import files
+    from vitlab.studies.inspector import inspect_model
+    from vitlab.studies.inspector_page import write_inspection
+
+    found = inspect_model(str(trained), [photos / "cat" / "0.png"], str(photos), workers=0, device="cpu")
+    write = files.write_bytes
+
+    def full(path, data):
+        write(path, data[:9])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "write_bytes", full)
+    with pytest.raises(VitlabError, match=r"look: cannot be written \(No space left"):
+        write_inspection(found, tmp_path / "look")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_models_that_have_nothing_to_show_are_refused(model_of, photos, refused):
     image = photos / "cat" / "0.png"
     resnet = model_of(ResNetSettings(image_size=Size(8, 8), depths=(1,), root_width=32, num_classes=3), "resnet")
@@ -172,6 +193,7 @@ def test_any_grid_and_a_hybrid_have_a_page(changes, model_of, photos, within, tm
     assert ("has no table of positions" in page) == ("position" in changes)
 
 
+@pytest.mark.slow
 def test_a_page_of_a_few_images_is_small(model_of, photos, within, tmp_path):
     """Three images of noise, the attention of 12 heads in 12 layers between 196 patches: 17 million weights."""
     sizes = {"width": 24, "num_heads": 12, "depth": 12, "mlp_dim": 32, "image_size": Size(224, 224), "num_classes": 3}
@@ -225,6 +247,7 @@ class TestPage:
         assert "layer 1, head 2" in words
         assert best_of(words) == expected_best(trained, photos, layer=0, head=1, patch=(0, 2))
 
+    @pytest.mark.parametrize("page", [SCREENS["laptop"]], ids=["laptop"], indirect=True)
     def test_the_keyboard_moves_from_patch_to_patch(self, page):
         page.locator("#picture").focus()
         page.keyboard.press("ArrowRight")
@@ -239,6 +262,7 @@ class TestPage:
         page.keyboard.press("Escape")
         assert "The answer attends most" in page.locator("#said").inner_text()
 
+    @pytest.mark.parametrize("page", [SCREENS["phone"]], ids=["phone"], indirect=True)
     def test_what_is_bright_can_be_chosen(self, page):
         drawn = set()
         options = page.locator("#show option").evaluate_all("all => all.map(option => option.value)")
@@ -250,6 +274,7 @@ class TestPage:
         page.locator("#heads").click(position={"x": 6, "y": 6})
         assert "layer 1, head 1" in page.locator("#said").inner_text()
 
+    @pytest.mark.parametrize("page", [SCREENS["phone"]], ids=["phone"], indirect=True)
     def test_another_image_brings_its_own_answers(self, page):
         seen = page.locator("[data-image]:visible").evaluate_all("all => all.map(part => part.dataset.image)")
         assert set(seen) == {"0"}

@@ -35,6 +35,23 @@ def test_the_same_figure_gives_the_same_svg():
     assert "<script" not in first
 
 
+def test_a_name_is_drawn_as_it_is(make_model, image):
+    formula, hidden, foreign = r"$\frac{1$", "_unknown", "日本"
+    matrix = np.eye(3, dtype=np.int64)
+    shares = np.array([[0.1, 0.2, 0.7], [0.1, 0.8, 0.1], [0.9, 0.0, 0.1]], np.float32)
+    names = [formula, hidden, foreign]
+    for drawing in (
+        charts.confusion(matrix, names),
+        charts.bars(dict.fromkeys(names, 0.5), "top-1"),
+        charts.curves({formula: {name: ([0, 1], [2.0, 1.0]) for name in names}}),
+        figures.rollouts([image] * 3, [image] * 3, names),
+        figures.neighbours(image, [image] * 2, names),
+        figures.lens_curves(shares, names, 2),
+    ):
+        svg = drawing.svg()  # a warning of a letter that the font has not is an error here
+        assert all(f"<!-- {name} -->" in svg or f"<!--  {name} -->" in svg for name in (formula, hidden, foreign))
+
+
 def test_every_figure_can_be_drawn(make_model, image):
     model = make_model()
     matrix = np.array([[3, 1], [0, 2]])

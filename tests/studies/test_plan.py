@@ -209,3 +209,9 @@ def test_few_images_and_no_weights_are_advised_against(tmp_path):
 def test_a_size_and_a_setting_that_contradict_each_other_are_refused():
     with pytest.raises(SettingsError, match="--image-size"):
         plan_finetune(Asked(data="digits", changes=("image_spec.height=20",), **ON_CPU))
+
+
+def test_evaluating_on_training_images_is_said_in_one_line(caplog):
+    plan_finetune(Asked(data="digits", eval_data="digits", **ON_CPU))
+    (line,) = caplog.messages
+    assert line.startswith("--eval-data: 1,797 of 1,797 images to evaluate on") and "\n" not in line

@@ -110,12 +110,15 @@ def test_an_image_that_ends_its_reader_is_a_bad_one(here, monkeypatch):
 
 
 def test_csv_and_json_lines_say_the_same(here):
+    Path("photos/10.png").rename("photos/a\rb.png")
+    Path("photos/11.png").rename("photos/a\nb,c.png")
     for name in ("p.parquet", "p.csv", "p.jsonl"):
         predict_to_file(wanted(name))
     lines = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
     assert lines == rows()
     import csv
 
+    assert Path("p.csv").read_bytes().count(b"\r") == 1  # of the name
     with Path("p.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["key"] for row in table] == [row["key"] for row in lines]

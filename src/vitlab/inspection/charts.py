@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.inspection.drawing import BLUE, COLOURS, GREY, ORANGE, Drawing, empty_figure, plain
+from vitlab.inspection.drawing import BLUE, COLOURS, GREY, ORANGE, Drawing, empty_figure, literal, plain
 
 Curve = tuple[Sequence[int], Sequence[float]]
 """Steps, and the value at each."""
@@ -31,14 +31,14 @@ def curves(
             axes.plot(
                 x,
                 y,
-                label=name,
+                label=literal(name),
                 color=COLOURS[colour],
                 linestyle=("-", "--", ":", "-.")[again % 4],
                 linewidth=1.6,
                 marker="o" if len(x) < 12 else None,
                 markersize=3.5,
             )
-        axes.set_title(title, fontsize=10)
+        axes.set_title(literal(title), fontsize=10)
         axes.set_xlabel(x_label, fontsize=9)
         plain(axes)
         if title in from_zero:
@@ -63,8 +63,9 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> Drawing:
             if count:
                 colour = "white" if share[row, column] > 0.55 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
-        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
-        axes.set_yticks(range(len(classes)), classes, fontsize=8)
+        names = list(map(literal, classes))
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("predicted", fontsize=9)
     axes.set_ylabel("true", fontsize=9)
     return Drawing(figure)
@@ -75,7 +76,7 @@ def bars(values: Mapping[str, float], label: str) -> Drawing:
     ordered = sorted(values.items(), key=lambda item: item[1])
     figure = empty_figure(6.2, 0.8 + 0.26 * len(ordered))
     axes = figure.add_subplot()
-    axes.barh([name for name, _ in ordered], [value for _, value in ordered], color=BLUE, height=0.7)
+    axes.barh([literal(name) for name, _ in ordered], [value for _, value in ordered], color=BLUE, height=0.7)
     axes.set_xlim(0, 1)
     axes.set_xlabel(label, fontsize=9)
     plain(axes)

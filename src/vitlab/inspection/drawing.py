@@ -2,7 +2,9 @@
 
 import base64
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,17 +32,32 @@ class Drawing:
 
     def save(self, path: str | Path) -> None:
         """Write the figure to `path` in the format that its suffix names: .png, .svg, .pdf."""
-        self.figure.savefig(path, dpi=DPI)
+        with _any_letters():
+            self.figure.savefig(path, dpi=DPI)
 
     def svg(self) -> str:
         """Return the figure as SVG text, the same for the same figure."""
         import matplotlib as mpl
 
         buffer = io.StringIO()
-        with mpl.rc_context({"svg.hashsalt": "vitlab", "svg.fonttype": "path"}):
+        with mpl.rc_context({"svg.hashsalt": "vitlab", "svg.fonttype": "path"}), _any_letters():
             self.figure.savefig(buffer, format="svg", metadata={"Date": None})
         text = buffer.getvalue()
         return text[text.index("<svg") :]
+
+
+@contextmanager
+def _any_letters() -> Generator[None]:
+    """Draw a box for a letter that the font has not, as of Chinese or Arabic, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
+        warnings.filterwarnings("ignore", r"Matplotlib currently does not support", UserWarning)
+        yield
+
+
+def literal(name: str) -> str:
+    """Return a name that stands in a figure as it is: no formula between dollars, and no "_" that hides it from a legend."""
+    return (" " * name.startswith("_") + name).replace("$", r"\$")
 
 
 def tiles(images: Sequence[NDArray[np.float32] | Pixels], columns: int) -> Drawing:

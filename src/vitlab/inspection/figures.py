@@ -18,7 +18,7 @@ from vitlab.errors import DataError, WeightsError
 from vitlab.inspection.attention import attends_globally, attention_from
 from vitlab.inspection.attention import rollout as rollout_of
 from vitlab.inspection.distance import attention_distance, even_distance
-from vitlab.inspection.drawing import BLUE, COLOURS, GREY, ORANGE, Drawing, empty_figure, plain, tiles
+from vitlab.inspection.drawing import BLUE, COLOURS, GREY, ORANGE, Drawing, empty_figure, literal, plain, tiles
 from vitlab.inspection.lens import logit_lens, settled_at
 from vitlab.inspection.relevance import relevance as relevance_of
 from vitlab.models.classifier import Classifier, probabilities_of
@@ -191,7 +191,7 @@ def rollouts(images: Sequence[Pixels], overlays: Sequence[Pixels], titles: Seque
         axes.imshow(
             np.hstack([image, np.full((image.shape[0], max(1, image.shape[1] // 16), 3), 255, np.uint8), shown])
         )
-        axes.set_title(title, fontsize=8)
+        axes.set_title(literal(title), fontsize=8)
         axes.axis("off")
     return Drawing(figure)
 
@@ -247,7 +247,7 @@ def lens_curves(shares: NDArray[np.float32], classes: Sequence[str], settled: in
     axes.axvline(settled, color=GREY, linestyle=":", linewidth=1)
     for number, colour in zip(order, (ORANGE, *(colour for colour in COLOURS if colour != ORANGE)), strict=False):
         wide = number == answer
-        label = classes[number][:40].replace("$", r"\$")
+        label = literal(classes[number][:40])
         axes.plot(
             shares[:, number], color=colour, linewidth=2.2 if wide else 1.2, marker="o", markersize=3, label=label
         )
@@ -299,7 +299,7 @@ def neighbours(image: Pixels, found: Sequence[Pixels], titles: Sequence[str]) ->
     for place, (shown, title) in enumerate(zip((image, *found), titles, strict=True)):
         axes = figure.add_subplot(1, len(found) + 1, place + 1)
         axes.imshow(shown)
-        axes.set_title(title[:24].replace("$", r"\$"), fontsize=8)
+        axes.set_title(literal(title[:24]), fontsize=8)
         axes.axis("off")
     return Drawing(figure)
 

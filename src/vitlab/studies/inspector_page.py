@@ -5,6 +5,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ def write_inspection(found: Inspected, folder: Path) -> Path:
         files.flush_folder(folder.absolute().parent)
     except OSError as error:
         raise VitlabError(folder, f"cannot be written ({error.strerror or error})", "choose another --out") from None
+    finally:
+        with suppress(OSError):
+            files.remove(draft)
     return folder / "index.html"
 
 
@@ -157,7 +161,7 @@ def drawings_of(found: Inspected, learned: Learned) -> dict[str, Drawing]:
 
 def _titled(look: Look, rank: int) -> str:
     name, share = look.prediction.top(rank + 1)[rank]
-    return f"{name[:30]} {100 * share:.1f} %".replace("$", r"\$")
+    return f"{name[:30]} {100 * share:.1f} %"
 
 
 def lens_of(look: Look) -> Drawing:

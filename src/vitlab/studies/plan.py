@@ -1,6 +1,7 @@
 """From what a person asks for to the settings of a run: recipe, then options, then `--set`."""
 
 import json
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from vitlab import files
 from vitlab.config import difference, override, read_json
 from vitlab.data.labels import is_multi_label
+from vitlab.data.leaks import leak_warning
 from vitlab.data.loader import pixels_of
 from vitlab.data.open import AnySource, open_data
 from vitlab.data.preprocess import ImageSpec
@@ -30,6 +32,7 @@ from vitlab.train.precision import Precision, best_precision
 from vitlab.train.run import CONFIG
 from vitlab.weights.load import adapt, find, read
 
+_log = logging.getLogger("vitlab")
 SMALL_PIXELS = 40
 """Images with no side longer than this are seen whole in patches of 4; larger ones are reduced to 48 in patches of 8."""
 SCRATCH = "scratch"
@@ -209,7 +212,10 @@ def _open(asked: Asked) -> _Sources:
         raise DataError(asked.data, "has nothing to train on", "add a train folder beside the others")
     if asked.eval_data is None:
         return _Sources(opened.train, opened.evals)
-    return _Sources(opened.whole or opened.train, {"eval": evaluation_source(asked.eval_data)})
+    train, held_out = opened.whole or opened.train, evaluation_source(asked.eval_data)
+    if leaks := leak_warning(train, held_out):
+        _log.warning("--eval-data: %s", leaks)
+    return _Sources(train, {"eval": held_out})
 
 
 def _named_model(asked: Asked, source: AnySource, recipe: Recipe | None = None) -> AnySettings:

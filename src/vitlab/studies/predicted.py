@@ -126,7 +126,7 @@ def _write_csv(tables: Iterable[Any], schema: Any, made_by: Mapping[str, Any], f
     """Write CSV; a list is a cell of JSON."""
     del made_by  # CSV has no place for it
     text = _Text(file)
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)  # quotes what is in its line end, "\r\n"
     writer.writerow(schema.names)
     for table in tables:
         for row in table.to_pylist():
@@ -145,10 +145,10 @@ def _write_lines(tables: Iterable[Any], schema: Any, made_by: Mapping[str, Any],
 
 
 class _Text:
-    """A file of bytes that takes text."""
+    """A file of bytes that takes lines of text, and ends each in "\\n"."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def write(self, text: str) -> int:
-        return self._file.write(text.encode())
+        return self._file.write((text.removesuffix("\r\n") + "\n").encode())
