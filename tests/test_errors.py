@@ -44,8 +44,8 @@ def test_nothing_in_an_error_breaks_the_line_moves_the_cursor_or_fills_the_scree
 def test_a_wrong_request_exits_with_2_and_failed_work_with_1():
     codes = {kind.__name__: kind.exit_code for kind in KINDS}
     failed = {name for name, code in codes.items() if code == 1}
-    work = {"NonFiniteError", "WorkerError", "PackError", "CheckpointError", "RankError", "NotEnoughMemoryError"}
-    assert failed == {"VitlabError", *work}
+    trained = {"NonFiniteError", "WorkerError", "CheckpointError", "RankError", "NotEnoughMemoryError"}
+    assert failed == {"VitlabError", "PackError", "PredictionError", "ExportError", "BusyError", *trained}
     assert set(codes.values()) == {1, 2} and RequestError.exit_code == BadImagesError.exit_code == 2
 
 

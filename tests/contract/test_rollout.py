@@ -34,6 +34,7 @@ def test_rollout_is_a_map_on_the_grid_of_patches(model, size):
 
 
 @each_global
+@torch.inference_mode()
 def test_the_weights_of_a_layer_are_those_that_its_attention_uses(model):
     """The fused attention shows no weights; with these it gives the same output."""
     seen = []

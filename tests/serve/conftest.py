@@ -113,7 +113,7 @@ def serving(predictors, **settings):
         assert not thread.is_alive()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def predictors():
     """Two models: one with softmax, one with other sizes."""
     from vitlab.models.classifier import build
@@ -136,14 +136,14 @@ def predictors():
     return {"first": make(0, 8), "second": make(1, 16)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(predictors):
     """A server with the usual limits."""
     with serving(predictors) as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def strict(predictors):
     """A server whose limits are reached soon."""
     limits = {"max_bytes": 20_000, "max_images": 3, "max_pixels": 10_000, "max_connections": 24}

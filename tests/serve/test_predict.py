@@ -61,6 +61,15 @@ def test_the_features_are_what_the_head_reads(predictor, images):
     np.testing.assert_allclose(logits.softmax(dim=1).detach().numpy(), found, rtol=1e-5)
 
 
+def test_any_number_of_prepared_images_is_answered_in_batches_of_one_size(make_model, images):
+    predictor = Predictor(make_model(classes=CLASSES), batch_size=2)
+    prepared = [predictor.prepare(image) for image in images[:5]]
+    together = predictor.answer(prepared)
+    assert len(together) == 5
+    for image, answer in zip(prepared, together, strict=True):
+        assert np.array_equal(predictor.answer([image])[0].probabilities, answer.probabilities)
+
+
 def test_no_images_give_no_answers(predictor):
     assert predictor.predict([]) == []
 

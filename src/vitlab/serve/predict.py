@@ -128,9 +128,12 @@ class Predictor:
         return self.spec.prepare(read_image(image, self.spec))
 
     def answer(self, prepared: Sequence[Pixels]) -> list[Prediction]:
-        """Return the predictions for at most `batch_size` prepared images, in order."""
-        if not prepared:
-            return []
+        """Return the predictions for prepared images, in order."""
+        starts = range(0, len(prepared), self.batch_size)
+        return [each for start in starts for each in self._run(prepared[start : start + self.batch_size])]
+
+    def _run(self, prepared: Sequence[Pixels]) -> list[Prediction]:
+        """Return the predictions for one batch, padded to its size."""
         batch = collate(prepared, [0] * len(prepared), [""] * len(prepared), self.batch_size)
         outputs = self.engine.run(batch.images)
         rows = to_probabilities(torch.from_numpy(outputs.logits), self.probabilities).numpy()
