@@ -24,7 +24,7 @@ def begin(out, *arguments):
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_run_interrupted_with_its_workers_saves_and_goes_on_by_the_command_it_prints(photos, tmp_path, number):
     options = ("--steps", 300, "--checkpoint-every", 10, "--eval-every", 100, *TINY, "--workers", 1)
     process = begin(tmp_path / "run", "finetune", photos, *options)

@@ -49,6 +49,7 @@ def test_a_run_is_verified_and_what_has_changed_is_not(trained, within, tmp_path
     assert done.code == 1 and [found["what"] for found in bad] == ["model.safetensors"]
 
 
+@pytest.mark.slow
 def test_without_the_data_a_run_is_not_verified_and_the_files_are(photos, tmp_path):
     shutil.copytree(photos, tmp_path / "photos")
     done = vitlab("finetune", "photos", "--out", "run", "--steps", 3, *TINY, cwd=tmp_path)
