@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 from tests.end_to_end.conftest import TINY, vitlab
 
 
