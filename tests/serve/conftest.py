@@ -159,7 +159,7 @@ def photos():
     return [png(rng.integers(0, 256, (int(side), 11, 3), dtype=np.uint8)) for side in rng.integers(5, 40, 24)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model(predictors, tmp_path_factory):
     """A folder with the first of the models."""
     path = tmp_path_factory.mktemp("models") / "pets" / "model.safetensors"

@@ -152,6 +152,7 @@ def _write(wanted: Wanted, write: Write, ranks: Ranks, seen: Seen, say: Callable
             held.enter_context(parts.claimed(job))
             missing = parts.missing()
         missing, agreed = ranks.tell([missing, job])
+        ranks.report("heard", True)  # where nothing is left to do, the first would be gone before the others had asked
         if agreed != job:
             raise RankError(f"rank {ranks.rank}", "sees other images or another model than rank 0", "give all the same")
         left = sum(len(parts.range(part)) for part in missing)
