@@ -11,6 +11,7 @@ from tests.serve.conftest import PNG
 from tests.serve.process import Load, started
 
 
+@pytest.mark.slow
 def test_an_interruption_under_load_loses_no_request_and_is_said(model, photos):
     with started(model) as (process, said), ThreadPoolExecutor(12) as clients:
         assert [one["name"] for one in said["models"]] == ["pets"]
