@@ -23,7 +23,7 @@ from vitlab.errors import RunFolderError, VitlabError
 from vitlab.studies.cell import Studio
 from vitlab.studies.claim import claim, owner
 from vitlab.studies.study import Edition, Results, Scale
-from vitlab.studies.work import DIGITS, Piece, in_order
+from vitlab.studies.work import Piece, in_order
 from vitlab.train.loop import Interrupted
 from vitlab.train.run import pretty
 
@@ -155,4 +155,4 @@ def _note(path: Path, piece: Piece, reason: str) -> None:
 
 
 def _name(piece: Piece) -> str:
-    return f"{piece.name}-{piece.digest[:DIGITS]}"
+    return piece.folder(Path()).name

@@ -22,6 +22,7 @@ from vitlab import files
 from vitlab.config import read_json
 from vitlab.errors import DataError, PredictionError
 from vitlab.studies.predicted import Write
+from vitlab.studies.scoresheet import check_free
 
 _parquet: Any = pyarrow.parquet  # the stubs of pyarrow are incomplete
 _JOB, _LOCK, _JOINED = "job.json", "lock", "joined"
@@ -185,18 +186,6 @@ def sweep_finished(out: Path) -> None:
     """Remove the parts of the table `out` where it is finished, and only they were left."""
     if out.exists() and (_folder_of(out) / _JOINED).exists():
         _sweep(_folder_of(out))
-
-
-def check_free(out: Path) -> None:
-    """Refuse the name of a file that is there already, or that no file can have.
-
-    Raises:
-        DataError: it is so.
-    """
-    if out.exists() or out.is_symlink():
-        raise DataError(out, "exists already", "choose another --out, or remove it")
-    if not out.absolute().parent.is_dir():
-        raise DataError(out.parent, "is no folder", "make it first")
 
 
 @contextmanager

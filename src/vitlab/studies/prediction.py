@@ -29,9 +29,10 @@ from vitlab.ranks import ALONE, Ranks
 from vitlab.serve.engine import Choice
 from vitlab.serve.predict import Prediction, Predictor
 from vitlab.studies.evaluation import DEFAULT, Reading
-from vitlab.studies.parts import Parts, check_free, stored, sweep_finished
+from vitlab.studies.parts import Parts, stored, sweep_finished
 from vitlab.studies.plan import choose_device
 from vitlab.studies.predicted import Answer, Columns, Write, writer_for
+from vitlab.studies.scoresheet import check_free
 from vitlab.weights.load import find
 
 Seen = Callable[[int, int], None]

@@ -13,16 +13,16 @@ from vitlab.inspection import charts
 from vitlab.studies.evaluation import Evaluated
 
 
-def check_free(folder: Path) -> None:
-    """Refuse a folder that is there already, or whose parent is not.
+def check_free(out: Path) -> None:
+    """Refuse the name of a file or folder that is there already, or whose parent is not.
 
     Raises:
         DataError: it is so.
     """
-    if folder.exists() or folder.is_symlink():
-        raise DataError(folder, "exists already", "choose another --out, or remove it")
-    if not folder.absolute().parent.is_dir():
-        raise DataError(folder.parent, "is no folder", "make it first")
+    if out.exists() or out.is_symlink():
+        raise DataError(out, "exists already", "choose another --out, or remove it")
+    if not out.absolute().parent.is_dir():
+        raise DataError(out.parent, "is no folder", "make it first")
 
 
 def write_scoresheet(found: Evaluated, folder: Path) -> None:
