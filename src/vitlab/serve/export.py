@@ -15,13 +15,14 @@ from vitlab.data.fractals import Fractals
 from vitlab.data.labels import is_multi_label
 from vitlab.data.loader import EvalBatches, load
 from vitlab.data.source import Source, Subset
-from vitlab.errors import DataError, ExportError, SettingsError, WeightsError
+from vitlab.errors import DataError, ExportError, SettingsError
 from vitlab.evals.classify import labels_for
 from vitlab.models.classifier import Classifier, empty, resize
 from vitlab.nn.grid import Size
 from vitlab.nn.initial import put
 from vitlab.serve.card import card_for
 from vitlab.serve.engine import TOLERANCE, Eager, OnnxRuntime, Outputs, batch_size_for, deviation, device_of, need_onnx
+from vitlab.weights.convert import check_free
 from vitlab.weights.load import adapt
 
 COMPARED = 16
@@ -126,18 +127,6 @@ def _check_kind(out: Path, asked: dict[str, bool]) -> None:
         raise SettingsError(given[0], "is for ONNX files", "end OUT in .onnx")
     if out.suffix == ".onnx":
         need_onnx(str(out))
-
-
-def check_free(place: Path) -> None:
-    """Refuse a name that is taken, or in no folder.
-
-    Raises:
-        WeightsError: it is so.
-    """
-    if place.exists() or place.is_symlink():
-        raise WeightsError(place, "exists already", "choose another name, or remove it")
-    if not place.absolute().parent.is_dir():
-        raise WeightsError(place.parent, "is no folder", "make it first")
 
 
 def _write(model: Classifier, draft: Path, source: Source, calibrate: Source | None, dynamic_size: bool) -> Exported:

@@ -9,12 +9,13 @@ from vitlab.data.gallery import open_gallery
 from vitlab.data.open import AnySource, open_data
 from vitlab.data.source import Source
 from vitlab.errors import DataError, SettingsError, VitlabError, WeightsError
-from vitlab.serve.export import Exported, check_free, export
+from vitlab.serve.export import Exported, export
 from vitlab.studies.evaluation import default_source
 from vitlab.studies.plan import evaluation_source
 from vitlab.studies.recipe import InProgram, RunSettings
 from vitlab.studies.record import read_record
 from vitlab.train.run import CONFIG
+from vitlab.weights.convert import check_free
 from vitlab.weights.load import load
 
 
