@@ -18,7 +18,7 @@ from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.study_page import state_of, write_index, write_page
 from vitlab.studies.work import Measurement, Training, Untrained, in_order
 
-FEW = upstream.FRACTALS.model_copy(update={"num_classes": 3, "images_per_class": 10})
+FEW = upstream.fractals(3, 10)
 
 
 def training(name="base", **changes):

@@ -39,8 +39,8 @@ def miniature() -> Edition:
             for seed in SEEDS:
                 name = f"position-{row}-{PLACES[column]}"
                 trained = upstream.pretraining(name, upstream.vit(position=position), seed=seed)
-                grid[_label(row, column, seed)] = upstream.heads(f"{name}-heads-seed{seed}", trained, SHOTS)
-    words = f"pre-trained on {len(upstream.FRACTALS):,} fractals, {SHOTS} digits a class for a linear head on frozen features"
+                grid[_label(row, column, seed)] = upstream.heads(trained, SHOTS)
+    words = f"pre-trained on {len(upstream.SETS['large']):,} fractals, {SHOTS} digits a class for a linear head on frozen features"
     return Edition(words, grid, sheet, minutes=4)
 
 
