@@ -4,26 +4,28 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
 from rich.console import Console
 
-from vitlab.errors import RunFolderError, SettingsError
+from vitlab.errors import DataError, RunFolderError, SettingsError
 from vitlab.nn.position import NoPosition
-from vitlab.studies import table8, upstream
+from vitlab.studies import table8, world_miniature
 from vitlab.studies.cell import Studio
 from vitlab.studies.conduct import PIECES, conduct, failure_of, open_folder, results, seconds_of
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.study_page import state_of, write_index, write_page
 from vitlab.studies.work import Measurement, Training, Untrained, in_order
+from vitlab.studies.world_miniature import MINIATURE
 
-FEW = upstream.fractals(3, 10)
+FEW = world_miniature.fractals(3, 10)
 
 
 def training(name="base", **changes):
-    model = upstream.vit(3, **{"width": 16, "mlp_dim": 16, "depth": 1, "num_heads": 1, **changes})
-    return upstream.pretraining(name, model, FEW, steps=4)
+    model = world_miniature.vit(3, **{"width": 16, "mlp_dim": 16, "depth": 1, "num_heads": 1, **changes})
+    return Training(f"{name}-seed0", world_miniature.pretraining(model, FEW, steps=4))
 
 
 def read_width(models):
@@ -85,7 +87,8 @@ def test_each_piece_is_made_once_and_after_what_it_needs(tmp_path, studio):
 def test_a_change_that_matters_is_another_piece_and_one_that_does_not_is_the_same():
     base = training()
     assert training(width=8).digest != base.digest
-    assert upstream.pretraining("base", base.settings.model, FEW, steps=4, seed=1).digest != base.digest
+    seeded = base.settings.model_copy(update={"train": base.settings.train.model_copy(update={"seed": 1})})
+    assert Training("base", seeded).digest != base.digest
     assert Training("base", base.settings, start=base).digest != base.digest
     assert Untrained(base).digest != base.digest
     elsewhere = base.settings.model_copy(update={"device": "cuda", "workers": 3})
@@ -150,11 +153,15 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         open_folder(out, "miniature")
 
 
-def test_scales_that_are_not_there_say_why():
-    with pytest.raises(SettingsError, match="table8 has no paper edition: JFT-300M was never published; use miniature"):
-        table8.STUDY.at("paper")
-    with pytest.raises(SettingsError, match="there is no 'huge'; use miniature"):
+def test_scales_that_are_not_there_say_why(tmp_path, monkeypatch):
+    one = replace(study(), impossible={"paper": "nobody could"})
+    with pytest.raises(SettingsError, match="widths has no paper edition: nobody could; use miniature"):
+        one.at("paper")
+    with pytest.raises(SettingsError, match="there is no 'huge'; use miniature or small or paper"):
         table8.STUDY.at("huge")
+    monkeypatch.setenv("VITLAB_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="JFT-300M: is needed, and was never published; put or link a large"):
+        table8.STUDY.at("paper")
 
 
 WORK = """
@@ -208,14 +215,14 @@ def test_a_study_that_was_killed_ends_like_one_that_was_not(tmp_path):
 def test_table_8_is_transcribed_and_judged():
     assert table8.paper()["1d"] == {"stem": 0.64206, "every_layer": 0.63964, "every_layer_shared": 0.64292}
     assert table8.paper()["none"] == {"stem": 0.61382}
-    grid = table8.miniature().grid
+    grid = table8.STUDY.at("miniature").grid
     assert len(grid) == 16 and len(in_order(list(grid.values()))) == 32
 
     def told(none, others):
         return table8.sheet(
-            Results({label: {"top1": none if label.startswith("none") else others} for label in grid})
+            MINIATURE, Results({label: {"top1": none if label.startswith("none") else others} for label in grid})
         ).finding
 
     assert told(0.5, 0.7).agrees is True
     assert told(0.7, 0.6).agrees is False
-    assert table8.sheet(Results(dict.fromkeys(grid))).finding.agrees is None
+    assert table8.sheet(MINIATURE, Results(dict.fromkeys(grid))).finding.agrees is None

@@ -1,11 +1,15 @@
 """Charts of numbers: curves, counts and shares."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.inspection.drawing import BLUE, COLOURS, GREY, ORANGE, Drawing, empty_figure, literal, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Curve = tuple[Sequence[int], Sequence[float]]
 """Steps, and the value at each."""
@@ -49,6 +53,87 @@ def curves(
         if len(series) > 1:
             axes.legend(fontsize=8, frameon=False)
     return Drawing(figure)
+
+
+class Point(NamedTuple):
+    """A result: y at x, its deviation where there are several runs, and a name to stand beside it."""
+
+    x: float
+    y: float
+    deviation: float | None = None
+    name: str = ""
+
+
+def against(
+    panels: Mapping[str, Mapping[str, Sequence[Point]]],
+    x_label: str,
+    y_label: str,
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+    joined: bool = True,
+) -> Drawing:
+    """Draw one panel a quantity, three in a row, of points by series, with bars of their deviations; `joined` by lines or not.
+
+    A series has the same colour and marker in all panels. Of joined ones every x of a few has its mark on a
+    logarithmic scale.
+    """
+    columns, rows = min(3, len(panels)), -(-len(panels) // 3)
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    figure = empty_figure(4.4 * columns + (1.2 if columns == 1 else 0), 3.4 * rows)
+    for index, (title, series) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        for name, points in series.items():
+            _add_series(axes, name, sorted(points), names.index(name), joined)
+        axes.set_title(literal(title), fontsize=10)
+        axes.set_xlabel(x_label, fontsize=9)
+        if index % columns == 0:
+            axes.set_ylabel(y_label, fontsize=9)
+        axes.set_yscale("log" if log_y else "linear")
+        if log_x:
+            axes.set_xscale("log")
+        if log_x and joined:
+            _mark(axes, sorted({point.x for points in series.values() for point in points}))
+        plain(axes)
+        if len(series) > 1 and index == 0:
+            axes.legend(fontsize=8, frameon=False)
+    return Drawing(figure)
+
+
+def _add_series(axes: "Axes", name: str, points: Sequence[Point], number: int, joined: bool) -> None:
+    colour, marker = COLOURS[number % len(COLOURS)], "osD^vP"[number % 6]
+    x, y = [point.x for point in points], [point.y for point in points]
+    line = ("-", "--", ":")[number // len(COLOURS) % 3] if joined else ""
+    axes.errorbar(
+        x,
+        y,
+        yerr=[point.deviation or 0 for point in points],
+        label=literal(name),
+        color=colour,
+        marker=marker,
+        markersize=5,
+        linestyle=line,
+        linewidth=1.5,
+        elinewidth=0.8,
+        capsize=2,
+    )
+    for point in points:
+        if point.name:
+            axes.annotate(
+                literal(point.name),
+                (point.x, point.y),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=7,
+                color=colour,
+            )
+
+
+def _mark(axes: "Axes", places: Sequence[float]) -> None:
+    """Put a mark at each of a few `places` on a logarithmic scale, whose own would be at powers of ten alone."""
+    if 1 < len(places) <= 8:
+        axes.set_xticks(places, [f"{place:,.3g}" if place < 1000 else f"{place:,.0f}" for place in places])
+        axes.minorticks_off()
 
 
 def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> Drawing:

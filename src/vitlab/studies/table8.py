@@ -2,16 +2,16 @@
 
 import csv
 from collections.abc import Mapping
+from functools import partial
 from importlib import resources
 
 from vitlab.evals.interval import OverRuns
 from vitlab.nn.position import Learned1D, Learned2D, NoPosition, Place, Position, Relative
-from vitlab.studies import upstream
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.work import Piece
+from vitlab.studies.world import World
+from vitlab.studies.worlds import in_every_world
 
-SHOTS = 10
-SEEDS = (0, 1)
 PLACES: dict[str, Place] = {"stem": "stem", "every_layer": "layers", "every_layer_shared": "shared"}
 """The columns of the table, and our names of where positions are added."""
 TITLES = {"stem": "after the stem", "every_layer": "in every layer", "every_layer_shared": "in every layer, shared"}
@@ -31,23 +31,23 @@ def paper() -> dict[str, dict[str, float]]:
     return {row["position_embedding"]: {column: float(row[column]) for column in PLACES if row[column]} for row in rows}
 
 
-def miniature() -> Edition:
-    """Return the study on fractals and digits: every kind is pre-trained, and judged by linear heads on frozen features."""
+def edition(world: World) -> Edition:
+    """Return the study in `world`: every kind is pre-trained, and judged by linear heads on frozen features."""
     grid: dict[str, Piece] = {}
+    usual = world.networks[world.usual]
     for row, columns in KINDS.items():
         for column, position in columns.items():
-            for seed in SEEDS:
-                name = f"position-{row}-{PLACES[column]}"
-                trained = upstream.pretraining(name, upstream.vit(position=position), seed=seed)
-                grid[_label(row, column, seed)] = upstream.heads(trained, SHOTS)
-    words = f"pre-trained on {len(upstream.SETS['large']):,} fractals, {SHOTS} digits a class for a linear head on frozen features"
-    return Edition(words, grid, sheet, minutes=4)
+            for seed in world.seeds:
+                model = usual.model_copy(update={"position": position})
+                trained = world.variant(f"position-{row}-{PLACES[column]}", model, seed=seed)
+                grid[_label(row, column, seed)] = world.heads(trained)
+    return Edition(world.words, grid, partial(sheet, world), minutes=5)
 
 
-def sheet(results: Results) -> Sheet:
+def sheet(world: World, results: Results) -> Sheet:
     """Return the table with the paper's beside it, and whether positions matter while their kind does not."""
     ours = {
-        row: {column: results.over([_label(row, column, seed) for seed in SEEDS], "top1") for column in columns}
+        row: {column: results.over([_label(row, column, seed) for seed in world.seeds], "top1") for column in columns}
         for row, columns in KINDS.items()
     }
     published = paper()
@@ -97,6 +97,5 @@ STUDY = Study(
     question="Does it matter how a ViT is told where its patches are?",
     found="Without positions it is clearly worse; how they are encoded, and where they are added, makes little difference.",
     source="Table 8, appendix D.4",
-    editions={"miniature": miniature},
-    impossible={"paper": "JFT-300M was never published"},
+    editions=in_every_world(edition),
 )
