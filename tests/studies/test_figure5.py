@@ -116,6 +116,6 @@ def test_the_average_is_over_seeds_that_have_every_task():
     results = {label: {"test/top1": value} for label, value in values.items()}
     average = both.average(Results(results))
     assert average.mean == pytest.approx(0.5) and average.runs == 2
-    cut = both.average(Results(results | {list(results)[0]: None}))
+    cut = both.average(Results(results | {next(iter(results)): None}))
     assert cut.mean == pytest.approx(0.6) and cut.runs == 1
     assert both.average(Results(dict.fromkeys(results))) is None
