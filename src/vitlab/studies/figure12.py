@@ -22,7 +22,7 @@ from vitlab.studies.worlds import in_every_world
 
 SIZES: Mapping[Scale, tuple[int, ...]] = {"miniature": (16, 32, 64), "small": (32, 64, 128), "paper": speed.SIZES}
 """Sides of images; the paper's are those of its figure."""
-SECONDS: Mapping[Scale, float] = {"miniature": 0.5, "small": 5.0, "paper": 20.0}
+SECONDS: Mapping[Scale, float] = {"miniature": 1.0, "small": 5.0, "paper": 20.0}
 """For a point."""
 COMPARABLE = 2.0
 """Speeds within this factor of each other count as comparable."""
