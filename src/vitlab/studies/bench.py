@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from vitlab.config import Settings, to_json
 from vitlab.data.source import Source
 from vitlab.evals.fewshot import fewshot
 from vitlab.evals.interval import OverRuns, over_runs
 from vitlab.models.classifier import Classifier
-from vitlab.studies.pictures import STRUCTURED, Pictures, structured
+from vitlab.studies.pictures import STRUCTURED, identity, structured
 from vitlab.studies.recipe import find_recipe
 from vitlab.studies.study import Results, Scale
 from vitlab.studies.vtab import RECIPE, all_tasks, table9
@@ -111,7 +110,7 @@ def _piece(world: World, entry: Entry, task: str, seed: int) -> Piece:
         return world.heads(start, shots=IMAGES // len(world.tasks[task]().train.classes), task=task, draws=DRAWS)
     train, test = _sides(task)
     shots = IMAGES // len(train.classes)
-    inputs = {"shots": shots, "draws": list(DRAWS), "train": _identity(train), "test": _identity(test)}
+    inputs = {"shots": shots, "draws": list(DRAWS), "train": identity(train), "test": identity(test)}
     measure = partial(_measure, train=train, test=test, shots=shots, draws=DRAWS)
     return Measurement(f"{shots}-shot-{slug(task)}-{start.name}", measure, (start,), inputs)
 
@@ -127,12 +126,6 @@ def _sides(task: str) -> tuple[Source, Source]:
         given = TASKS[UNSEEN]()
         return given.train, given.test
     return structured(task, "train"), structured(task, "test")
-
-
-def _identity(source: Source) -> Any:
-    if isinstance(source, Pictures):
-        return source.digest
-    return to_json(source) if isinstance(source, Settings) else str(source)
 
 
 def _finetuned(world: World, start: Training, entry: Entry, task: str) -> Training:

@@ -54,7 +54,7 @@ def _finding(world: World, means: Means) -> Finding:
     known = {group: found for group, found in leads.items() if found is not None}
     if len(known) < len(leads):
         return Finding(None, f"Not both of {vit.network} and {resnet.network} are measured on every task.")
-    words = f"{vit.network}, compared with {resnet.network}, is " + ", ".join(
+    words = f"Compared with {resnet.network}, {vit.network} is " + ", ".join(
         f"{found.words()} on {'average' if group == 'all' else f'{group} tasks'}" for group, found in known.items()
     )
     claimed = [known[group] for group in CLAIMED]

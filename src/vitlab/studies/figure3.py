@@ -1,13 +1,12 @@
 """Figure 3 (section 4.3): accuracy after transfer against the set that was pre-trained on, for ViTs and ResNets of two sizes."""
 
-import csv
 from collections.abc import Mapping
-from functools import cache, partial
-from importlib import resources
+from functools import partial
 
 from vitlab.evals.interval import OverRuns
 from vitlab.inspection.charts import Point, against
 from vitlab.studies.findings import Figure
+from vitlab.studies.published import read_table
 from vitlab.studies.rivals import RIVALS, lead, turns
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.transfer import Transfer, percent
@@ -22,11 +21,9 @@ Reached = Mapping[str, Mapping[Upstream, OverRuns | None]]
 """The accuracy of every network after every set."""
 
 
-@cache
 def paper() -> dict[str, dict[Upstream, float]]:
     """Return the points of the paper's ViTs by network and set, in percent: those of table 5 on ImageNet."""
-    text = (resources.files("vitlab.studies") / "paper" / "table5.csv").read_text(encoding="utf-8")
-    rows = {row["pretraining"]: row for row in csv.DictReader(text.splitlines()) if row["transfer"] == "ImageNet"}
+    rows = {row["pretraining"]: row for row in read_table("table5") if row["transfer"] == "ImageNet"}
     networks = [name for name in rows["ImageNet"] if name.startswith("ViT-")]
     return {
         network: {data: float(rows[title][network]) for data, title in SETS.items() if rows[title][network]}
@@ -105,12 +102,13 @@ def _finding(world: World, reached: Reached) -> Finding:
             None, f"Not both of {larger.vit} and {larger.resnet} are measured after the small and the large set."
         )
     words = (
-        f"On {world.task}, {larger.vit} is {first.words()} of {larger.resnet}, which costs about as much, after the small set, and "
+        f"On {world.task}, {larger.vit} is {first.words(larger.resnet)}, which costs about as much, after the small set, and "
         f"{last.words()} after the large one."
     )
     sizes = [lead(reached[larger.vit][data], reached[smaller.vit][data]) for data in ("small", "large")]
     if sizes[0] is not None and sizes[1] is not None:
-        words += f" Of the smaller {smaller.vit} it is {sizes[0].words()}, then {sizes[1].words()}."
+        ahead = sizes[0].words(f"the smaller {smaller.vit}")
+        words += f" It is {ahead} after the small set, and {sizes[1].words()} after the large one."
     return Finding(turns(first, last), words)
 
 

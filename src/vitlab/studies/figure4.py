@@ -97,7 +97,7 @@ def _finding(world: World, reached: Reached, shares: Sequence[float]) -> Finding
         if first is None or last is None:
             return Finding(None, f"Not both of {vit} and {resnet} are measured at both ends.")
         words.append(
-            f"{vit} is {first.words()} of {resnet}, which costs about as much, after {100 * shares[0]:g} % of the images, and "
+            f"{vit} is {first.words(resnet)}, which costs about as much, after {100 * shares[0]:g} % of the images, and "
             f"{last.words()} after all."
         )
         turned.append(turns(first, last))

@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vitlab.config import Settings, to_json
 from vitlab.data.digits import Digits
 from vitlab.data.source import Example, Part, Pixels, Source
 
@@ -45,6 +46,13 @@ class Pictures:
     def digest(self) -> str:
         """The hash of all images and labels."""
         return hashlib.sha256(self.pixels.tobytes() + self.labels.tobytes()).hexdigest()
+
+
+def identity(source: Source) -> Any:
+    """Return what tells a source from all others, for the hash of what is measured on it."""
+    if isinstance(source, Pictures):
+        return source.digest
+    return to_json(source) if isinstance(source, Settings) else str(source)
 
 
 def place(digits: Pixels, rng: np.random.Generator) -> tuple[Pixels, int]:

@@ -29,10 +29,10 @@ class Lead(NamedTuple):
     mean: float
     deviation: float
 
-    def words(self) -> str:
-        """Return it in points, for people."""
-        side = "ahead" if self.mean >= 0 else "behind"
-        return f"{100 * abs(self.mean):.1f} ± {100 * self.deviation:.1f} points {side}"
+    def words(self, other: str = "") -> str:
+        """Return it in points, for people, with the name of the `other`."""
+        side = f"ahead of {other}" if self.mean >= 0 else f"behind {other}"
+        return f"{100 * abs(self.mean):.1f} ± {100 * self.deviation:.1f} points {side if other else side.split()[0]}"
 
 
 def lead(vit: OverRuns | None, resnet: OverRuns | None) -> Lead | None:

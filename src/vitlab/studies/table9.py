@@ -59,8 +59,8 @@ def _finding(world: World, results: Results) -> Finding:
     found = {task: (scores(world, results, each, [task]) for each in (large, medium)) for task in tasks}
     better = [task for task, (first, second) in found.items() if first and second and first.mean > second.mean]
     words = (
-        f"On average over {len(tasks)} tasks {large.network} is {ahead.words()} after {world.titles['large']} of itself after "
-        f"{world.titles['medium']}; it is better on {len(better)} of them."
+        f"On average over {len(tasks)} tasks {large.network} after {world.titles[large.data]} is "
+        f"{ahead.words('the one after ' + world.titles[medium.data])}; it is better on {len(better)} of them."
     )
     return Finding(None if abs(ahead.mean) <= ahead.deviation else ahead.mean > 0, words)
 
