@@ -7,7 +7,7 @@ from vitlab.evals.interval import OverRuns
 from vitlab.inspection.charts import Point, against
 from vitlab.studies.findings import Figure
 from vitlab.studies.published import read_table
-from vitlab.studies.rivals import RIVALS, lead, turns
+from vitlab.studies.rivals import NEAREST, RIVALS, lead, turns
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.transfer import Transfer, percent
 from vitlab.studies.work import Piece
@@ -57,7 +57,7 @@ def sheet(world: World, results: Results) -> Sheet:
         for task in world.tasks
     }
     tables = [*(_table(world, task, reached) for task, reached in by_task.items()), _published()]
-    return Sheet(tables, [_figure(world, by_task)], _finding(world, by_task[world.task]))
+    return Sheet(tables, [_figure(world, by_task)], _finding(world, by_task[NEAREST[world.scale]]))
 
 
 def _figure(world: World, by_task: Mapping[str, Reached]) -> Figure:
@@ -102,8 +102,8 @@ def _finding(world: World, reached: Reached) -> Finding:
             None, f"Not both of {larger.vit} and {larger.resnet} are measured after the small and the large set."
         )
     words = (
-        f"On {world.task}, {larger.vit} is {first.words(larger.resnet)}, which costs about as much, after the small set, and "
-        f"{last.words()} after the large one."
+        f"On {NEAREST[world.scale]}, {larger.vit} is {first.words(larger.resnet)}, which costs about as much, after the small "
+        f"set, and {last.words()} after the large one."
     )
     sizes = [lead(reached[larger.vit][data], reached[smaller.vit][data]) for data in ("small", "large")]
     if sizes[0] is not None and sizes[1] is not None:

@@ -6,7 +6,7 @@ from functools import partial
 from vitlab.evals.interval import OverRuns
 from vitlab.inspection.charts import Point, against
 from vitlab.studies.findings import Figure
-from vitlab.studies.rivals import RIVALS, lead, turns
+from vitlab.studies.rivals import NEAREST, RIVALS, lead, turns
 from vitlab.studies.study import Edition, Finding, Results, Scale, Sheet, Study, Table
 from vitlab.studies.transfer import percent
 from vitlab.studies.work import Piece, Training
@@ -47,7 +47,7 @@ def pretrained_on(world: World, network: str, share: float, seed: int) -> Traini
 def edition(world: World) -> Edition:
     """Return the study in `world`: pre-training on every share, judged by linear heads on frozen features."""
     grid: dict[str, Piece] = {
-        _label(network, share, seed): world.heads(pretrained_on(world, network, share, seed))
+        _label(network, share, seed): world.heads(pretrained_on(world, network, share, seed), task=NEAREST[world.scale])
         for network in networks(world)
         for share in SHARES[world.scale]
         for seed in world.seeds
@@ -68,8 +68,8 @@ def sheet(world: World, results: Results) -> Sheet:
     heading = ["network", *(f"{images[share]:,} images" for share in shares)]
     rows = [[network, *(percent(top1) for top1 in found.values())] for network, found in reached.items()]
     note = (
-        f"Top-1 in percent of linear heads on {world.shots} images a class of {world.task}, mean and sample deviation over seeds. "
-        "All are trained for the same number of steps with the same settings; the paper stops each where it is best."
+        f"Top-1 in percent of linear heads on {world.shots} images a class of {NEAREST[world.scale]}, mean and sample deviation "
+        "over seeds. All are trained for the same number of steps with the same settings; the paper stops each where it is best."
     )
     table = Table("Linear few-shot accuracy after pre-training on", [heading, *rows], note)
     return Sheet([table], [_figure(world, reached, images)], _finding(world, reached, shares))
@@ -85,7 +85,7 @@ def _figure(world: World, reached: Reached, images: Mapping[float, int]) -> Figu
         for network, found in reached.items()
     }
     y_label = f"linear {world.shots}-shot top-1 [%]"
-    drawing = against({world.task: points}, "pre-training images", y_label, log_x=True)
+    drawing = against({NEAREST[world.scale]: points}, "pre-training images", y_label, log_x=True)
     text = f"Random subsets of {world.titles['large']}, with the same classes. Bars are sample deviations over seeds."
     return Figure("Few-shot accuracy against pre-training images", text, drawing)
 

@@ -22,6 +22,9 @@ RIVALS: Mapping[Scale, tuple[Rivals, ...]] = {
 }
 """The smaller two and the larger two; the paper's are those that it compares in section 4.3."""
 
+NEAREST: Mapping[Scale, str] = {"miniature": "new fractals", "small": "cifar10", "paper": "imagenet"}
+"""The task on which rivals are judged: of images like those of the pre-training, as ImageNet's are like JFT's."""
+
 
 class Lead(NamedTuple):
     """How far a ViT is ahead of its rival, and how far that varies over seeds, both as shares."""
