@@ -180,7 +180,7 @@ def bars(values: Mapping[str, float], label: str) -> Drawing:
 def columns(values: Mapping[str, Mapping[str, Point]], label: str) -> Drawing:
     """Draw the y of a point as a bar, with its deviation, for every group of every series: groups apart, series side by side."""
     groups = list(dict.fromkeys(group for series in values.values() for group in series))
-    figure = empty_figure(1.6 + 1.4 * max(1, len(groups)), 3.6)
+    figure = empty_figure(max(5.6, 1.6 + 1.4 * len(groups)), 4.0)
     axes = figure.add_subplot()
     width = 0.8 / max(1, len(values))
     for number, (name, series) in enumerate(values.items()):
@@ -195,9 +195,10 @@ def columns(values: Mapping[str, Mapping[str, Point]], label: str) -> Drawing:
             error_kw={"elinewidth": 0.8, "capsize": 2},
         )
     axes.set_xticks(range(len(groups)), list(map(literal, groups)), fontsize=9)
+    axes.set_xlim(-0.5, max(1, len(groups)) - 0.5)
     axes.set_ylabel(label, fontsize=9)
     plain(axes)
-    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center")
     return Drawing(figure)
 
 

@@ -115,7 +115,7 @@ STUDY = Study(
     question="Do ViTs need more images than ResNets that cost as much?",
     found=(
         "ResNets are better after few pre-training images and plateau sooner than ViTs, which are better after more: ViT-B/32 is "
-        "much worse than ResNet50 after 9 million images and better after 90 million; so are ViT-L/16 and ResNet152x2."
+        "much worse than ResNet50 after 9 million images and better after 90 million; the same holds of ViT-L/16 and ResNet152x2."
     ),
     source="Figure 4, section 4.3",
     editions=in_every_world(edition),
