@@ -64,7 +64,9 @@ def sheet(world: World, results: Results) -> Sheet:
 def _drawn(world: World, filters: Result | None, positions: Result | None, distances: Result | None) -> list[Figure]:
     drawn: list[Figure] = []
     if filters is not None:
-        text = f"The first 28 principal components of the filters of {NAMES[world.scale]['coarse']}, each on its own scale."
+        text = (
+            f"The first principal components of the filters of {NAMES[world.scale]['coarse']}, each on its own scale."
+        )
         components = np.asarray(filters["components"], np.float32)
         drawn.append(Figure("Left: filters of the patch embedding", text, figures.filters(components)))
     if positions is not None:

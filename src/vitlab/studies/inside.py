@@ -1,4 +1,4 @@
-"""What the studies that look inside share: networks whose grid is fine enough to see something, and what is measured of them."""
+"""What the studies that look inside share: networks, and what is measured of them."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -31,8 +31,8 @@ NAMES: Mapping[Scale, Mapping[Kind, str]] = {
     "paper": {"plain": "L/16", "coarse": "L/32", "hybrid": "R50+L/16"},
 }
 """Those of a world's networks that are looked into."""
-PIXELS: Mapping[Scale, int] = {"miniature": 32}
-"""The side of the images where the world's own gives too coarse a grid: 8×8 patches in the place of 4×4."""
+SIGHT: Mapping[Scale, int] = {"miniature": 32}
+"""The side of the images in the fine-tuning whose rollout is shown, where it is not the recipe's: 8×8 patches, of 4×4 before."""
 IMAGES = 128
 """So many images of the test set are shown to a network, as in figure 7 of the paper."""
 AT_ONCE = 8
@@ -43,15 +43,15 @@ def network(world: World, kind: Kind) -> ViTSettings:
     """Return the network that is looked into."""
     model = world.networks[NAMES[world.scale][kind]]
     assert isinstance(model, ViTSettings)  # all of NAMES are
-    side = PIXELS.get(world.scale)
-    return model if side is None else model.model_copy(update={"image_size": as_size(side)})
+    return model
 
 
 def pretrained(world: World, kind: Kind, seed: int = 0, words: str = "", **train: Any) -> Training:
-    """Return its pre-training on the large set; `words` name what `train` changes of the recipe."""
-    name, side = NAMES[world.scale][kind], PIXELS.get(world.scale)
-    title = " ".join([name, "on large", *([f"at {side} pixels"] if side else []), *([words] if words else [])])
-    return world.variant(title, network(world, kind), name, seed=seed, **train)
+    """Return its pre-training on the large set, that of other studies too; `words` name what `train` changes of the recipe."""
+    name = NAMES[world.scale][kind]
+    if not train:
+        return world.pretrained(name, seed=seed)
+    return world.variant(f"{name} on large {words}", network(world, kind), name, seed=seed, **train)
 
 
 def seeds(world: World) -> tuple[int, ...]:
@@ -65,8 +65,11 @@ def sight(world: World) -> str:
 
 
 def finetuned(world: World, seed: int = 0) -> Training:
-    """Return the fine-tuning of the plain network whose rollout is shown."""
-    return world.finetuned(pretrained(world, "plain", seed), network(world, "plain"), sight(world), seed)
+    """Return the fine-tuning of the plain network whose rollout is shown; as in the paper its images may be larger than before."""
+    model, side = network(world, "plain"), SIGHT.get(world.scale)
+    if side is not None:
+        model = model.model_copy(update={"image_size": as_size(side)})
+    return world.finetuned(pretrained(world, "plain", seed), model, sight(world), seed)
 
 
 def shown(test: AnySource) -> Subset:

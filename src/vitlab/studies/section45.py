@@ -42,7 +42,7 @@ def sheet(world: World, results: Results) -> Sheet:
         near_is_similar(positions),
         rows_and_columns_appear(positions),
         lowest_heads_differ(distances),
-        hybrids_are_less_local(distances, measured("figure 11, hybrid")),
+        hybrids_are_less_local(measured("figure 11, plain"), measured("figure 11, hybrid")),
         deeper_looks_farther(distances),
         looks_at_the_ink(measured("figure 6, fine-tuned"), measured("figure 6, untrained")),
     ]

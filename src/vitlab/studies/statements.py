@@ -17,6 +17,8 @@ Measured = Sequence[Result | None]
 """What was measured of trainings that differ in their seed, None where it is not finished."""
 GLOBAL, LOCAL = 0.8, 0.5
 """Shares of the distance of attention to all alike: from the first on a head looks at most of the image, to the second nearby."""
+LEADING = 7
+"""Components in a row of the drawing, of which the first says most of the filters."""
 UNKNOWN = Finding(None, "Not measured yet.")
 
 
@@ -26,7 +28,11 @@ def filters_are_smooth(trained: Measured, untrained: Measured) -> Finding:
     if after is None or before is None:
         return UNKNOWN
     smooth, rough = ([_smoothness(components) for components in found] for found in (after, before))
-    words = f"Neighbouring pixels of the filters correlate by {_mean(smooth)}, before training by {_mean(rough)}."
+    leading = [_smoothness(components[:LEADING]) for components in after]
+    words = (
+        f"Neighbouring pixels of the filters' components correlate by {_mean(smooth)}, before training by {_mean(rough)}; "
+        f"those of the first {LEADING} components by {_mean(leading)}."
+    )
     return Finding(_more(smooth, rough), words)
 
 
