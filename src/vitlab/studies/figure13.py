@@ -13,7 +13,7 @@ from vitlab.models.vit import Axial
 from vitlab.nn.axial_resnet import AxialAttention
 from vitlab.nn.pooling import Mean
 from vitlab.nn.position import Learned2D
-from vitlab.studies.ablation import exaflops, over_draws, shown, typical_deviation
+from vitlab.studies.ablation import exaflops, over_draws, shown, task_of, typical_deviation
 from vitlab.studies.findings import Figure
 from vitlab.studies.plan import choose_device
 from vitlab.studies.speed import Bench, measure
@@ -62,7 +62,7 @@ def edition(world: World) -> Edition:
     """Return the study in `world`: every network is pre-trained, judged by linear heads, and its speed is measured here."""
     grid: dict[str, Piece] = {}
     for name, training in trainings(world).items():
-        grid[f"{name}, heads"] = world.heads(training)
+        grid[f"{name}, heads"] = world.heads(training, task=task_of(world))
         inputs = {"seconds": SECONDS}
         speed = Measurement(f"speed-of-{training.name}", _measure_speed, (Untrained(training),), inputs)
         grid[f"{name}, speed"] = speed
@@ -79,7 +79,7 @@ def _measure_speed(models: Sequence[Classifier]) -> Result:
 def sheet(world: World, results: Results) -> Sheet:
     """Return accuracy against compute and speed, and whether axial attention is better and dearer, and AxialResNet slow."""
     found = _compared(world, results)
-    one = f"top-1 on {world.task} in %"
+    one = f"top-1 on {task_of(world)} in %"
     heading = ["network", "compute", one, "images a second"]
     least = min((each.exaflops for each in found.values()), default=1.0)
     rows = [

@@ -11,7 +11,7 @@ from vitlab.inspection.charts import Point, against
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import as_size
 from vitlab.nn.patches import Patches
-from vitlab.studies.ablation import exaflops, shown, typical_deviation
+from vitlab.studies.ablation import exaflops, shown, task_of, typical_deviation
 from vitlab.studies.findings import Figure
 from vitlab.studies.study import Edition, Finding, Results, Scale, Sheet, Study, Table
 from vitlab.studies.work import Piece, Training
@@ -76,14 +76,14 @@ def _label(training: Training, task: str) -> str:
 def sheet(world: World, results: Results) -> Sheet:
     """Return accuracy by compute along each axis, and whether depth helps most, width least and smaller patches too."""
     along = trainings(world)
-    one, average = f"top-1 on {world.task}", "average over tasks"
+    one, average = f"top-1 on {task_of(world)}", "average over tasks"
     (base,) = along[BASE]
     heading = ["scaled", "compute", "parameters", "depth", "width", "MLP width", "patch", one, average]
     rows = [
         [
             axis,
             *_size(training, base),
-            *(shown(_top1(results, training, tasks)) for tasks in ((world.task,), (*world.tasks,))),
+            *(shown(_top1(results, training, tasks)) for tasks in ((task_of(world),), (*world.tasks,))),
         ]
         for axis, each in along.items()
         for training in each
@@ -92,7 +92,7 @@ def sheet(world: World, results: Results) -> Sheet:
         f"Top-1 in percent of linear heads on {world.shots} images a class, mean and sample deviation over draws of the images. "
         "Compute is that of the base's pre-training. The paper draws its numbers without stating them."
     )
-    panels = {one: _points(world, results, (world.task,)), average: _points(world, results, (*world.tasks,))}
+    panels = {one: _points(world, results, (task_of(world),)), average: _points(world, results, (*world.tasks,))}
     drawing = against(panels, "relative compute", "top-1 in %", log_x=True)
     figure = Figure(
         "Accuracy against compute", "Each line begins at the base and scales one of its dimensions.", drawing

@@ -6,7 +6,7 @@ from functools import partial
 from vitlab.evals.interval import OverRuns
 from vitlab.inspection.charts import Point, against
 from vitlab.nn.pooling import ClassToken, Mean, Pool
-from vitlab.studies.ablation import over_draws, shown, typical_deviation
+from vitlab.studies.ablation import over_draws, shown, task_of, typical_deviation
 from vitlab.studies.findings import Figure
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.work import Piece, Training
@@ -25,7 +25,9 @@ Found = Mapping[tuple[str, float], OverRuns | None]
 def edition(world: World) -> Edition:
     """Return the study in `world`: the usual network with either pooling, pre-trained at every rate."""
     grid: dict[str, Piece] = {
-        _label(pool, factor): world.heads(_training(world, pool, factor)) for pool in POOLS for factor in FACTORS
+        _label(pool, factor): world.heads(_training(world, pool, factor), task=task_of(world))
+        for pool in POOLS
+        for factor in FACTORS
     }
     return Edition(world.words, grid, partial(sheet, world), minutes=4)
 
@@ -58,7 +60,7 @@ def sheet(world: World, results: Results) -> Sheet:
         for factor in FACTORS
     ]
     note = (
-        f"Top-1 in percent of linear heads on {world.shots} images a class of {world.task}, mean and sample deviation over "
+        f"Top-1 in percent of linear heads on {world.shots} images a class of {task_of(world)}, mean and sample deviation over "
         "draws of the images; one training each. "
         f"The paper shows rates of 8e-4 and 3e-4, here in the rows of {_rate(world):.2g} and {FACTORS[0] * _rate(world):.2g}, and "
         "draws curves without numbers."
@@ -71,7 +73,7 @@ def sheet(world: World, results: Results) -> Sheet:
         if (of := _known(found, pool))
     }
     text = "Both at the end of pre-training; the paper draws the same over its course, at fewer rates."
-    drawing = against({"": points}, "learning rate", f"top-1 on {world.task} in %", log_x=True)
+    drawing = against({"": points}, "learning rate", f"top-1 on {task_of(world)} in %", log_x=True)
     figure = Figure("Accuracy against the learning rate", text, drawing)
     return Sheet(
         [Table("Linear few-shot accuracy", [heading, *rows], note)], [figure] if points else [], _finding(world, found)

@@ -7,11 +7,11 @@ from importlib import resources
 from typing import Any
 
 from vitlab.evals.interval import OverRuns
-from vitlab.studies.ablation import shown, typical_deviation
+from vitlab.studies.ablation import shown, task_of, typical_deviation
 from vitlab.studies.recipe import find_recipe
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.work import Piece, Training
-from vitlab.studies.world import World
+from vitlab.studies.world import World, slug
 from vitlab.studies.worlds import in_every_world
 from vitlab.train.masked import MaskedPatches
 
@@ -31,10 +31,10 @@ ARMS: Mapping[str, str] = {
 
 
 def edition(world: World) -> Edition:
-    """Return the study in `world`: the usual network is pre-trained in every way and fine-tuned on the world's task."""
+    """Return the study in `world`: the usual network is pre-trained in every way and fine-tuned on one task."""
     model = world.networks[world.usual]
     grid: dict[str, Piece] = {
-        _label(arm, seed): world.finetuned(_start(world, arm, seed), model, world.task, seed)
+        _label(arm, seed): world.finetuned(_start(world, arm, seed), model, task_of(world), seed)
         for arm in ARMS
         for seed in _seeds(world, arm)
     }
@@ -50,12 +50,12 @@ def _start(world: World, arm: str, seed: int) -> Training:
 
 
 def _scratch(world: World, supervised: Training, seed: int) -> Training:
-    task = world.tasks[world.task]().train
+    task = world.tasks[task_of(world)]().train
     if task == world.sets["small"]():
         return world.pretrained(data="small", seed=seed)
     model = supervised.settings.model.model_copy(update={"num_classes": len(task.classes)})
     changes = {"model": model, "train_data": task}
-    return Training(f"{world.task}-alone-seed{seed}", supervised.settings.model_copy(update=changes))
+    return Training(f"{slug(task_of(world))}-alone-seed{seed}", supervised.settings.model_copy(update=changes))
 
 
 def _masked(supervised: Training, share: float, seed: int) -> Training:
@@ -89,7 +89,7 @@ def sheet(world: World, results: Results) -> Sheet:
     """Return accuracy by what comes before fine-tuning, and whether masked patches lie between nothing and labels."""
     found = {arm: results.over([_label(arm, seed) for seed in _seeds(world, arm)], "test/top1") for arm in ARMS}
     published = paper()
-    heading = ["before fine-tuning", f"top-1 on {world.task}", "ImageNet in the paper"]
+    heading = ["before fine-tuning", f"top-1 on {task_of(world)}", "ImageNet in the paper"]
     rows = [
         [ARMS[arm], shown(top1), f"{published[arm]:.1f}" if arm in published else ""] for arm, top1 in found.items()
     ]
