@@ -106,7 +106,7 @@ def test_table_7_is_transcribed_without_a_slip(shared):
 def test_either_optimizer_has_two_rates():
     found = [training for training in trained(table7.STUDY.at("miniature").grid) if training.start is None]
     kinds = [(type(t.settings.train.optimizer), t.settings.train.lr) for t in found]
-    assert kinds == 2 * [(Adam, 3e-3), (Adam, 1e-3), (SGD, 0.1), (SGD, 0.3)]
+    assert kinds == 2 * [(Adam, 3e-3), (Adam, 9e-3), (SGD, 0.3), (SGD, 1.0)]
     assert found[0] == MINIATURE.pretrained("R8x0.5")
 
 
@@ -124,7 +124,7 @@ def test_the_better_rate_of_each_optimizer_is_compared():
     assert sheet.finding.agrees is True and "R8x0.5 +10.0 points, better on 2 of 2 tasks" in sheet.finding.words
     assert sheet.tables[0].rows[-2:] == [
         ["average", "80.0", "70.0", "80.0", "70.0"],
-        ["rate of pre-training", "0.001", "0.3", "0.001", "0.3"],
+        ["rate of pre-training", "0.009", "1", "0.009", "1"],
     ]
     assert by_optimizer(0.7, 0.8).finding.agrees is False
     assert by_optimizer(0.8, 0.799).finding.agrees is None

@@ -109,7 +109,7 @@ def _compared(world: World, results: Results) -> dict[str, Compared]:
     found: dict[str, Compared] = {}
     for name, training in trainings(world).items():
         top1, timed = over_draws(results, f"{name}, heads"), results[f"{name}, speed"]
-        speed = timed and timed["images_per_second"]
+        speed = None if timed is None else timed["images_per_second"]
         if top1 is not None and speed is not None:
             found[name] = Compared(exaflops(training), top1, float(speed))
     return found
@@ -126,7 +126,7 @@ def _points(found: Mapping[str, Compared], least: float, *, of_speed: bool) -> d
 
 
 def _drawn(series: Mapping[str, Sequence[Point]], x_label: str, y_label: str) -> Drawing:
-    return against({"": series}, x_label, y_label, log_x=True)
+    return against({"": series}, x_label, y_label)
 
 
 def _finding(world: World, found: Mapping[str, Compared]) -> Finding:

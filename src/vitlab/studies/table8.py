@@ -41,8 +41,6 @@ def edition(world: World) -> Edition:
             for seed in world.seeds:
                 model = usual.model_copy(update={"position": position})
                 trained = world.variant(f"position-{row}-{PLACES[column]}", model, seed=seed)
-                if model == usual:  # other studies have it too
-                    trained = world.pretrained(seed=seed)
                 grid[_label(row, column, seed)] = world.heads(trained, task=task_of(world))
     return Edition(world.words, grid, partial(sheet, world), minutes=4)
 
