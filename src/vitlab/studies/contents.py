@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from vitlab.studies.study import Study
 
 _ORDER = (
-    *("table2", "figure2", "figure3", "figure4", "table5", "figure5", "table6", "figure6", "figure7"),
+    *("table2", "figure2", "figure3", "figure4", "table5", "figure5", "table6", "figure6", "figure7", "section45"),
     *("table3", "table4", "masked_patches", "table7", "figure8", "figure9", "table8", "figure10"),
     *("figure12", "figure13", "figure11", "figure14", "objectnet", "table9"),
 )
 """As a reader meets them; what a figure is drawn from stands beside it, the appendix after the paper."""
-_MODULES = {"table6": "table6_study"}
+_MODULES = {"table6": "table6_scaling"}
 """The modules that are not called as their study; the others are."""
 _OURS = ("pieces", "claims", "failed")
 """Names in the folder of studies that no study may have."""
