@@ -44,7 +44,10 @@ def tell(folder: Path, studies: "Sequence[Study]", as_json: bool, *, strict: boo
     if as_json:
         typer.echo(json.dumps([in_json(state, folder) for state in told], indent=2, ensure_ascii=False))
     else:
-        print_columns([(state.study.name, state.words()) for state in told] or [("no study", "")])
+        print_columns([(state.study.name, state.words()) for state in told] or [("no study of the paper is in it", "")])
     typer.echo(f"report   {index}", err=True)
-    if strict and any(state.failures for state in told):
+    failures = {name: failure.reason for state in told for name, failure in state.failures.items()}
+    for name, reason in failures.items():
+        typer.echo(f"failed   {name}: {reason}", err=True)
+    if strict and failures:
         raise SystemExit(1)
