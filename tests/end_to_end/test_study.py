@@ -102,7 +102,9 @@ def test_a_study_of_your_own_and_the_recipes_are_run_and_shown(studied):
     assert lines["table4"] == "agrees: All 6 recipes have the values of the paper."
     assert "0 of 6 pieces are done, 2 at once" in err and "done     width-24" in err
     index = (studied / "out" / "index.html").read_text()
-    assert 'href="widths/index.html"' in index and 'href="table3/index.html"' in index and "Widths &lt;&amp;&gt;" in index
+    assert (
+        'href="widths/index.html"' in index and 'href="table3/index.html"' in index and "Widths &lt;&amp;&gt;" in index
+    )
     page = (studied / "out" / "widths" / "index.html").read_text()
     assert f"vitlab study run {studied}.draft/own.py --scale miniature --out {studied}.draft/out" in page
 

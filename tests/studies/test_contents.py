@@ -23,9 +23,9 @@ def test_every_study_is_called_as_it_calls_itself_and_says_what_it_is(name):
 
 
 def test_names_and_what_they_are_about_need_no_torch():
-    code = "import sys; from vitlab.studies.contents import about, names; [about(n) for n in names()]; print('torch' in sys.modules)"
+    code = "import sys; from vitlab.studies.contents import about, names; print(*map(about, names()), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("False\n", "")
+    assert done.stdout.endswith(" False\n") and done.stderr == ""
 
 
 def test_a_name_that_is_not_there_gets_the_nearest():

@@ -25,14 +25,18 @@ def run(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every study of the paper that this scale has.")] = False,
     scale: Annotated[
-        str, typer.Option(help="miniature: minutes, no download. small: hours, CIFAR-size data. paper: its data and sizes.")
+        str,
+        typer.Option(help="miniature: minutes, no download. small: hours, CIFAR-size data. paper: its data and sizes."),
     ] = "miniature",
     out: Annotated[
-        Path | None, typer.Option(help="The folder; studies in it share what they have in common. Default: runs/<scale>.")
+        Path | None,
+        typer.Option(help="The folder; studies in it share what they have in common. Default: runs/<scale>."),
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(min=1, help="Pieces at once. Default: one a core in miniature, where the numbers are the same; else 1."),
+        typer.Option(
+            min=1, help="Pieces at once. Default: one a core in miniature, where the numbers are the same; else 1."
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -56,8 +60,7 @@ def run(
     chosen, left = choose([find(name) for name in studies or names()], size, whole=all_)
     team.use_threads(size)
     if team.is_member():
-        team.join([edition for _, edition in chosen], folder)
-        return
+        raise SystemExit(team.join([edition for _, edition in chosen], folder))
     console, say = console_and_say()
     workers = team.size_for(size, processes)
     open_folder(folder, size)

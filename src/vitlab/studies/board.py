@@ -23,7 +23,8 @@ class Board:
     """The studies `chosen` in the folder `out`, and how many of their `pieces` were done when it was last looked at."""
 
     def __init__(self, chosen: Chosen, scale: Scale, out: Path) -> None:
-        self.scale, self.out, self.done = scale, out, 0
+        self.scale: Scale = scale
+        self.out, self.done = out, 0
         self.pieces = in_order([piece for _, edition in chosen for piece in edition.grid.values()])
         self._began, self._written = time.monotonic(), 0.0
         self._left = list(self.pieces)

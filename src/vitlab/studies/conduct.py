@@ -22,7 +22,7 @@ from vitlab.config import read_json
 from vitlab.errors import RunFolderError, VitlabError
 from vitlab.studies.cell import Studio
 from vitlab.studies.claim import claim, owner
-from vitlab.studies.study import SCALES, Edition, Results, Scale
+from vitlab.studies.study import Edition, Results, Scale, scale_named
 from vitlab.studies.work import Piece, in_order
 from vitlab.train.loop import Interrupted
 from vitlab.train.run import pretty
@@ -79,9 +79,8 @@ def scale_of(out: Path) -> Scale:
     if not (out / PLAN).is_file():
         raise RunFolderError(out, f"holds no studies: there is no {PLAN}", "make some with `vitlab study run`")
     stored = read_json(out / PLAN)
-    scale = next((scale for scale in SCALES if scale == stored.get("scale")), SCALES[0])
-    _compare(out, stored, {"layout": LAYOUT, "scale": scale})
-    return scale
+    _compare(out, stored, {"layout": LAYOUT, "scale": stored.get("scale")})
+    return scale_named(str(stored.get("scale")))
 
 
 def conduct(editions: Sequence[Edition], out: Path, studio: Studio, work_on: Callable[[Piece], None]) -> None:

@@ -126,8 +126,17 @@ def write_index(cards: Sequence[Card], scale: Scale, out: Path) -> Path:
     paper = [(name, shown.get(name), contents.about(name), (out / name / PAGE).exists()) for name in known]
     own = [card for card in cards if card.study.name not in known]
     others = sorted(page.parent.name for page in out.glob(f"*/{PAGE}") if page.parent.name not in (*known, *shown))
-    counts = {badge: sum(card.badge == badge for card in cards) for badge in dict.fromkeys(card.badge for card in cards)}
-    context = {"paper": paper, "own": own, "others": others, "counts": counts, "scale": scale, "out": shlex.quote(str(out))}
+    counts = {
+        badge: sum(card.badge == badge for card in cards) for badge in dict.fromkeys(card.badge for card in cards)
+    }
+    context = {
+        "paper": paper,
+        "own": own,
+        "others": others,
+        "counts": counts,
+        "scale": scale,
+        "out": shlex.quote(str(out)),
+    }
     files.write_atomic(out / PAGE, _rendered("studies.html", context).encode())
     return out / PAGE
 

@@ -23,8 +23,8 @@ STATED = {
     "pixels": "384",
 }
 NOTE = (
-    "The rates are those that one is chosen from. The values of all rows are from the caption and appendix B.1.1: SGD with momentum "
-    "0.9, batch 512, cosine decay, no weight decay, gradients clipped at norm 1, 384 pixels."
+    "The rates are those that one is chosen from. The values of all rows are from the caption and appendix B.1.1: SGD with "
+    "momentum 0.9, batch 512, cosine decay, no weight decay, gradients clipped at norm 1, 384 pixels."
 )
 
 
@@ -34,7 +34,9 @@ def lines() -> list[Line]:
     for row in read("table4.csv"):
         rates = ", ".join(f"{float(rate):g}" for rate in row["base_lrs"].split())
         name = RECIPES[row["dataset"]]
-        found.append(Line((row["dataset"],), name, _values(name), {"steps": row["steps"], "base rates": rates, **STATED}))
+        found.append(
+            Line((row["dataset"],), name, _values(name), {"steps": row["steps"], "base rates": rates, **STATED})
+        )
     return found
 
 

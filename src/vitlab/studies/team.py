@@ -60,14 +60,14 @@ def use_threads(scale: Scale) -> None:
         torch.set_num_threads(1)
 
 
-def join(editions: Sequence[Edition], out: Path) -> None:
-    """Work as one of a team, in silence; end when the process that started it is gone.
-
-    Raises:
-        Interrupted: it was asked to stop.
-    """
+def join(editions: Sequence[Edition], out: Path) -> int:
+    """Work as one of a team, in silence, and return the exit code; end when the process that started it is gone."""
     threading.Thread(target=_follow, args=(os.environ[TEAM],), daemon=True).start()
-    conduct(editions, out, Studio(Console(file=io.StringIO()), lambda _: None), lambda _: None)
+    try:
+        conduct(editions, out, Studio(Console(file=io.StringIO()), lambda _: None), lambda _: None)
+    except Interrupted as stop:
+        return stop.exit_code
+    return 0
 
 
 def lead(board: Board, processes: int, arguments: Sequence[str], console: Console, say: Say) -> None:

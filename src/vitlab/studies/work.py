@@ -69,7 +69,7 @@ class Training:
 
     def model(self, pieces: Path) -> Classifier:
         """Return the trained model."""
-        return load(self.folder(pieces))
+        return load(self.folder(pieces), kind=type(self.settings.model))
 
 
 @dataclass(frozen=True)
