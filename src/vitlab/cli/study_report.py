@@ -32,7 +32,7 @@ def tell(folder: Path, studies: "Sequence[Study]", as_json: bool, *, strict: boo
     """Write the pages in `folder`, and say what came out of `studies`, of all in it if there are none or it is not `strict`.
 
     Raises:
-        SystemExit: with 1, a piece of what was asked for failed.
+        Exit: with 1, a piece of what was asked for failed.
     """
     from vitlab.studies.board import report as write
     from vitlab.studies.conduct import scale_of
@@ -50,4 +50,4 @@ def tell(folder: Path, studies: "Sequence[Study]", as_json: bool, *, strict: boo
     for name, reason in failures.items():
         typer.echo(f"failed   {name}: {reason}", err=True)
     if strict and failures:
-        raise SystemExit(1)
+        raise typer.Exit(1)

@@ -108,11 +108,12 @@ def write_page(state: State, scale: Scale, out: Path) -> Path:
     """Write the page of a study into its folder in `out`, and return it."""
     folder = out / state.study.name
     folder.mkdir(exist_ok=True)
+    asked, where = shlex.quote(state.study.file or state.study.name), shlex.quote(str(out))
     context = {
         "state": state,
         "study": state.study,
         "scale": scale,
-        "command": f"vitlab study run {shlex.quote(state.study.file or state.study.name)} --scale {scale} --out {shlex.quote(str(out))}",
+        "command": f"vitlab study run {asked} --scale {scale} --out {where}",
         "took": spoken(state.seconds),
     }
     files.write_atomic(folder / PAGE, _rendered("study.html", context).encode())

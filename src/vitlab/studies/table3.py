@@ -12,8 +12,8 @@ DATA = {"JFT-300M": "JFT-300M", "ImageNet-21k": "imagenet21k", "ImageNet": "imag
 """The paper's data sets, and our names of them."""
 EVERY_VIT = "ViT-*"
 NOTE = (
-    "The values of all rows, from the caption and section 4.1: Adam with β₁ 0.9 and β₂ 0.999, batch 4,096, 10,000 steps of warm-up, "
-    "224 pixels, gradients clipped at norm 1 for ImageNet alone. “ViT-*” stands for each ViT, “7/14” for two runs."
+    "The values of all rows, from the caption and section 4.1: Adam with β₁ 0.9 and β₂ 0.999, batch 4,096, 10,000 steps of "
+    "warm-up, 224 pixels, gradients clipped at norm 1 for ImageNet alone. “ViT-*” stands for each ViT, “7/14” for two runs."
 )
 
 
