@@ -4,6 +4,8 @@ import base64
 import hashlib
 import socket
 import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -339,7 +341,7 @@ def test_ctrl_c_leaves_what_has_come_for_the_next_attempt(server, target, monkey
         raise KeyboardInterrupt
 
     url = server.put("/file", DATA, cuts=[1000])
-    monkeypatch.setattr(module.time, "sleep", interrupt)
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=interrupt, monotonic=time.monotonic))
     with pytest.raises(KeyboardInterrupt):
         download(url, target)
     assert_nothing(target)

@@ -132,7 +132,20 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, answer what has come on open ones, and say on each that it was the last time."""
         self._service.stopping = True
+        late = list(self._let_in())
         for server in self.servers:
             server.close()
+        for one in late:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, one)
         await asyncio.sleep(0.0 if self.force_exit or not self.server_state.connections else _LINGER)
         await super().shutdown(sockets)
+
+    def _let_in(self) -> Generator[socket.socket]:
+        """Yield the connections that the kernel has made and nobody has accepted: closing the listener would reset them."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                yield self._opened.accept()[0]
+
+    def _connection(self) -> Connection:
+        settings, state = self._service.settings, self.lifespan.state
+        return Connection(settings, config=self.config, server_state=self.server_state, app_state=state)

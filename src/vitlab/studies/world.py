@@ -67,9 +67,13 @@ class World:
     ) -> Training:
         """Return the pre-training of `model`, which need not be of the world's networks, by the recipe of `network`.
 
-        `train` are changes of its TrainSettings. `name` is what the piece is called, which with the seed must tell it from others.
+        `train` are changes of its TrainSettings. `name` is what the piece is called, which with the seed must tell it from others;
+        one that is no variant is called as `pretrained` calls it, which makes both one piece.
         """
-        settings = self.pretrain(model, network or self.usual, data)
+        network = network or self.usual
+        if model == self.networks[network] and not train:
+            name = f"{network} on {data}"
+        settings = self.pretrain(model, network, data)
         changed = settings.train.model_copy(update={"seed": seed, **train})
         return Training(f"{slug(name)}-seed{seed}", settings.model_copy(update={"train": changed}))
 

@@ -19,6 +19,7 @@ LARGE = "jft"
 """The folder of data sets in which a large labelled data set stands for JFT-300M, which was never published."""
 FAMILIES: Mapping[Upstream, str] = {"small": "imagenet/", "medium": "imagenet21k/", "large": "jft/"}
 FALLBACK = {"small": "imagenet/B16", "medium": "imagenet21k/B16", "large": "jft/B16"}
+RESNET_FALLBACK = "jft/R152x2"
 """The recipes of networks that table 3 does not name on these data, its closest."""
 NETWORKS = {name: settings_for(name) for name in ("b/32", *dict.fromkeys(name_of(row.model) for row in read_paper()))}
 
@@ -33,9 +34,19 @@ def _large() -> AnySource:
 
 
 def _recipe(network: str, data: Upstream) -> Recipe:
+    """Return the recipe of table 3, its closest for a network that it does not name on these data.
+
+    It names ResNets and hybrids on JFT-300M alone: elsewhere they keep that recipe, for as many epochs as a ViT has there.
+    """
     short = network.removeprefix("BiT-").replace("/", "")
-    name = f"{FAMILIES[data]}{short}"
-    return find_recipe(name if name in recipes() else FALLBACK[data], "pretrain")
+    if (name := FAMILIES[data] + short) in recipes():
+        return find_recipe(name, "pretrain")
+    closest = find_recipe(FALLBACK[data], "pretrain")
+    if not short.startswith("R"):
+        return closest
+    own = FAMILIES["large"] + short
+    own = find_recipe(own if own in recipes() else RESNET_FALLBACK, "pretrain")
+    return own if data == "large" else own.model_copy(update={"epochs": closest.epochs})
 
 
 def _pretrain(model: AnySettings, network: str, data: Upstream) -> RunSettings:
@@ -45,7 +56,7 @@ def _pretrain(model: AnySettings, network: str, data: Upstream) -> RunSettings:
 
 
 def _finetune(model: AnySettings, task: str) -> RunSettings:
-    given, recipe = named_task(TASKS[task]), find_recipe(task, "finetune")
+    given, recipe = _task(task), find_recipe(task, "finetune")
     changes = {"num_classes": len(given.train.classes), "image_size": recipe.size_for(model)}
     return run_settings(recipe, model.model_copy(update=changes), given.train, {"test": given.test})
 
@@ -96,12 +107,17 @@ TASKS: Mapping[str, str] = {
 }
 """The recipes of table 4, and the data sets that they are for."""
 
+
+def _task(recipe: str) -> Task:
+    return named_task(TASKS[recipe])
+
+
 PAPER = World(
     scale="paper",
     words=f"the paper's data sets and networks, and in the place of JFT-300M your own data in {LARGE}",
     sets=SETS,
     titles={"small": "ImageNet", "medium": "ImageNet-21k", "large": "your data in the place of JFT-300M"},
-    tasks={recipe: partial(named_task, name) for recipe, name in TASKS.items()},
+    tasks={recipe: partial(_task, recipe) for recipe in TASKS},
     networks=NETWORKS,
     usual="B/16",
     task="imagenet",
