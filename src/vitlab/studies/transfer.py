@@ -119,10 +119,14 @@ def networks_of(world: World, family: Family) -> list[str]:
     return sorted(found, key=lambda name: macs_of(world.networks[name]))
 
 
-@cache
 def macs_of(settings: AnySettings) -> int:
     """Return the multiply-accumulates of a network for an image, counted once: a page asks for them many times."""
-    return cost(settings).macs
+    return _macs_of(type(settings), settings.model_dump_json())
+
+
+@cache
+def _macs_of(kind: type[AnySettings], settings: str) -> int:
+    return cost(kind.model_validate_json(settings)).macs
 
 
 def mean_deviation(found: Sequence[OverRuns]) -> float:
