@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from vitlab.config import parse, to_json
-from vitlab.cost.flops import cost
 from vitlab.errors import SettingsError
 from vitlab.inspection import charts
 from vitlab.models.classifier import AnySettings, Classifier
@@ -16,14 +15,14 @@ from vitlab.studies.findings import Figure
 from vitlab.studies.plan import choose_device
 from vitlab.studies.speed import Bench, Mode
 from vitlab.studies.study import Edition, Finding, Results, Scale, Sheet, Study, Table
-from vitlab.studies.transfer import networks_of
+from vitlab.studies.transfer import macs_of, networks_of
 from vitlab.studies.work import Measurement, Result
 from vitlab.studies.world import World, slug
 from vitlab.studies.worlds import in_every_world
 
 SIZES: Mapping[Scale, tuple[int, ...]] = {"miniature": (16, 32, 64), "small": (32, 64, 128), "paper": speed.SIZES}
 """Sides of images; the paper's are those of its figure."""
-SECONDS: Mapping[Scale, float] = {"miniature": 0.5, "small": 5.0, "paper": 20.0}
+SECONDS: Mapping[Scale, float] = {"miniature": 1.0, "small": 5.0, "paper": 20.0}
 """For a point."""
 COMPARABLE = 2.0
 """Speeds within this factor of each other count as comparable."""
@@ -132,7 +131,7 @@ def finding(world: World, results: Results) -> Finding:
 
 def nearest(world: World, network: str) -> str:
     """Return the ViT that computes most nearly as much as `network` for an image."""
-    macs = {name: cost(world.networks[name]).macs for name in [*networks_of(world, "ViT"), network]}
+    macs = {name: macs_of(world.networks[name]) for name in [*networks_of(world, "ViT"), network]}
     return min(networks_of(world, "ViT"), key=lambda name: abs(math.log(macs[name] / macs[network])))
 
 

@@ -43,7 +43,9 @@ def sheet(world: World, results: Results) -> Sheet:
     unit = unit_for([model.exaflops for model in models])
     average, one = reached(models, results), reached(models, results, world.task)
     title = f"average of {len(world.tasks)} tasks"
-    text = "Each point is a pre-trained model, fine-tuned. Bars are sample deviations over seeds."
+    text = (
+        "Each point is a pre-trained model, fine-tuned; the table tells which. Bars are sample deviations over seeds."
+    )
     drawn = _drawn({title: average, world.task: one}, unit)
     figures = [Figure("Accuracy against compute", text, drawn)] if average else []
     published = {f"average of {len(AVERAGED)} data sets": paper(AVERAGED), AVERAGED[0]: paper(AVERAGED[:1])}
@@ -64,7 +66,7 @@ def _drawn(panels: Mapping[str, Sequence[Reached]], unit: Unit) -> Drawing:
 
 def _point(model: Reached, unit: Unit) -> Point:
     deviation = None if model.top1.std is None else 100 * model.top1.std
-    return Point(model.exaflops / unit.exaflops, 100 * model.top1.mean, deviation, model.name)
+    return Point(model.exaflops / unit.exaflops, 100 * model.top1.mean, deviation)
 
 
 def _table(average: Sequence[Reached], one: Sequence[Reached], task: str, unit: Unit) -> Table:

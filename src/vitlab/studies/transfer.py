@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Literal, NamedTuple
 
-from vitlab.cost.flops import cost
+from vitlab.cost.flops import cost, exaflops_of
 from vitlab.evals.interval import OverRuns, over_runs
 from vitlab.models.classifier import AnySettings
 from vitlab.models.resnet import ResNetSettings
@@ -84,12 +84,12 @@ class Transfer:
         whole = [[run["test/top1"] for run in tasks if run is not None] for tasks in runs if None not in tasks]
         return over_runs([sum(tasks) / len(tasks) for tasks in whole]) if whole else None
 
-    @cached_property
+    @property
     def exaflops(self) -> float:
         """What the pre-training computes, in 10¹⁸ floating-point operations, as the paper counts them."""
         settings = self.pretraining(self.seeds[0]).settings
         images = settings.train.steps * settings.train.batch_size
-        return cost(settings.model, train_images=images, epochs=1).exaflops or 0.0
+        return exaflops_of(macs_of(settings.model), images, 1) or 0.0
 
     def _label(self, task: str, seed: int) -> str:
         return f"{self.name}, {task}, seed {seed}"
@@ -116,7 +116,13 @@ def unit_for(exaflops: Sequence[float]) -> Unit:
 def networks_of(world: World, family: Family) -> list[str]:
     """Return the networks of a family, those that cost the least first."""
     found = [name for name, settings in world.networks.items() if family_of(settings) == family]
-    return sorted(found, key=lambda name: cost(world.networks[name]).macs)
+    return sorted(found, key=lambda name: macs_of(world.networks[name]))
+
+
+@cache
+def macs_of(settings: AnySettings) -> int:
+    """Return the multiply-accumulates of a network for an image, counted once: a page asks for them many times."""
+    return cost(settings).macs
 
 
 def mean_deviation(found: Sequence[OverRuns]) -> float:
