@@ -185,6 +185,8 @@ def columns(values: Mapping[str, Mapping[str, Point]], label: str) -> Drawing:
     width = 0.8 / max(1, len(values))
     for number, (name, series) in enumerate(values.items()):
         found = [(groups.index(group), point) for group, point in series.items()]
+        if not found:  # its colour in the legend would be another's
+            continue
         axes.bar(
             [place + (number - (len(values) - 1) / 2) * width for place, _ in found],
             [point.y for _, point in found],
