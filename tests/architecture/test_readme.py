@@ -113,7 +113,10 @@ def test_the_commands_run_one_after_the_other(place):
     for verb, *arguments in COMMANDS:
         named = [word for word in arguments if word.endswith(("/", ".npz", ".jpg", ".pth"))]
         downloads = {row.name for row in published()} & set(arguments)
-        if verb != "serve" and all((place / word).exists() for word in named) and not downloads:  # it would not end
+        endless = (
+            verb == "serve" or "--all" in arguments or "paper" in arguments
+        )  # the whole paper takes most of an hour
+        if not endless and all((place / word).exists() for word in named) and not downloads:
             changes = [word for change in TINY for word in ("--set", change)]
             runnable.append([verb, *arguments, *(changes if verb in ("finetune", "pretrain") else [])])
     assert {words[0] for words in runnable} >= {"finetune", "evaluate", "predict", "pretrain", "models"}

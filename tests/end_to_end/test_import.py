@@ -27,6 +27,7 @@ VERBS = (
     "verify",
 )
 DATA_VERBS = ("describe", "check")
+STUDY_VERBS = ("list", "show", "run", "report")
 HEAVY = ("torch", "matplotlib", "pyarrow", "PIL", "numpy")
 
 
@@ -44,6 +45,7 @@ def test_every_help_and_the_version_are_shown_without_importing_anything_heavy()
         "import sys\n"
         "from vitlab.cli.main import _run\n"
         f"data = [['data', '--help'], *(['data', verb, '--help'] for verb in {DATA_VERBS})]\n"
+        f"data += [['study', '--help'], ['study', 'list'], *(['study', verb, '--help'] for verb in {STUDY_VERBS})]\n"
         f"for words in (['--help'], ['--version'], *([verb, '--help'] for verb in {VERBS}), *data):\n"
         "    sys.argv = ['vitlab', *words]\n"
         "    print('>', *words)\n"
@@ -54,7 +56,7 @@ def test_every_help_and_the_version_are_shown_without_importing_anything_heavy()
     parts = done.stdout.split("\n> ")
     assert parts[-1].strip() == "[]"
     assert "vitlab 0." in parts[1]
-    assert len(parts) == 2 + len(VERBS) + 1 + len(DATA_VERBS) + 1
+    assert len(parts) == 2 + len(VERBS) + 1 + len(DATA_VERBS) + 2 + len(STUDY_VERBS) + 1
     for part, words in zip(parts, ["", *VERBS], strict=False):
         assert "Usage:" in part or "--version" in part, words
     assert all(verb in parts[0] for verb in VERBS)
@@ -64,9 +66,11 @@ def test_help_names_every_verb_that_there_is():
     from vitlab.cli.main import app
 
     assert tuple(command.callback.__name__ for command in app.registered_commands) == VERBS
-    (data,) = app.registered_groups
+    data, study = app.registered_groups
     named = [command.callback.__name__ for command in data.typer_instance.registered_commands]
     assert data.name == "data" and set(DATA_VERBS) <= set(named)
+    named = [command.name or command.callback.__name__ for command in study.typer_instance.registered_commands]
+    assert study.name == "study" and tuple(named) == STUDY_VERBS
 
 
 def test_the_process_shows_help_and_version():

@@ -14,7 +14,6 @@ from vitlab.nn.position import (
     NoPosition,
     Relative,
     SinCos2D,
-    build_position,
     resize,
     resize_table,
     sincos,
@@ -70,7 +69,7 @@ def test_a_table_of_another_grid_is_refused():
 
 def filled(kind, grid, prefix, width):
     torch.manual_seed(0)
-    position = build_position(kind, grid, prefix, width)
+    position = kind.build(grid, prefix, width)
     for parameter in position.parameters():
         nn.init.normal_(parameter)
     return position
@@ -119,7 +118,7 @@ def test_sines_stand_for_columns_before_rows_and_turn_slower_with_every_pair():
 
 @pytest.mark.parametrize("kind", [NoPosition(), Relative()])
 def test_kinds_that_add_nothing_have_no_module(kind):
-    assert build_position(kind, Grid(2, 3), 1, 8) is None
+    assert kind.build(Grid(2, 3), 1, 8) is None
 
 
 def test_rows_and_columns_are_resized_each_along_its_own():

@@ -14,9 +14,9 @@ from vitlab.errors import DataError, RunFolderError, SettingsError
 from vitlab.nn.position import NoPosition
 from vitlab.studies import table8, world_miniature
 from vitlab.studies.cell import Studio
-from vitlab.studies.conduct import PIECES, conduct, failure_of, open_folder, results, seconds_of
+from vitlab.studies.conduct import PIECES, conduct, failure_of, open_folder, results, scale_of, seconds_of
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
-from vitlab.studies.study_page import state_of, write_index, write_page
+from vitlab.studies.study_page import card_of, state_of, write_index, write_page
 from vitlab.studies.work import Measurement, Training, Untrained, in_order
 from vitlab.studies.world_miniature import MINIATURE
 
@@ -135,8 +135,9 @@ def test_pages_show_what_came_out(tmp_path, studio):
     state = state_of(study(), edition(), tmp_path)
     page = write_page(state, "miniature", tmp_path).read_text()
     assert "Widths &amp; more" in page and re.search(r"<td class=\"number\">16</td>", page)
-    assert "<strong>Agrees</strong> with the paper. It is as wide as it should be." in page
-    assert "widths/index.html" in write_index([state], "miniature", tmp_path).read_text()
+    assert '<span class="badge agrees">agrees</span>' in page and "It is as wide as it should be." in page
+    index = write_index([card_of(state)], "miniature", tmp_path).read_text()
+    assert "widths/index.html" in index and "1 agrees" in index and "<td>16</td>" in index and "Not run here." in index
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -151,6 +152,26 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (out / "study.json").write_text('{"layout": 99, "scale": "miniature"}')
     with pytest.raises(RunFolderError, match="another version"):
         open_folder(out, "miniature")
+
+
+def test_results_that_cannot_be_summed_up_are_a_failure_on_the_page_and_no_end(tmp_path, studio):
+    def wrong(results):
+        return 1 / 0
+
+    go(edition(), tmp_path, studio)
+    state = state_of(study(), replace(edition(), sheet=wrong), tmp_path)
+    assert state.failures["the sum of the results"].reason == "ZeroDivisionError: division by zero"
+    assert state.badge == "cannot tell" and "in wrong" in write_page(state, "miniature", tmp_path).read_text()
+
+
+def test_the_scale_of_a_folder_is_that_of_its_studies(tmp_path):
+    with pytest.raises(RunFolderError, match="holds no studies"):
+        scale_of(tmp_path)
+    open_folder(tmp_path, "small")
+    assert scale_of(tmp_path) == "small"
+    (tmp_path / "study.json").write_text('{"layout": 1, "scale": "huge"}')
+    with pytest.raises(SettingsError, match="there is no 'huge'"):
+        scale_of(tmp_path)
 
 
 def test_scales_that_are_not_there_say_why(tmp_path, monkeypatch):

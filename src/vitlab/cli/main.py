@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitlab.cli import data
+from vitlab.cli import data, study
 from vitlab.cli.convert import convert
 from vitlab.cli.cost import cost
 from vitlab.cli.demo import demo
@@ -49,6 +49,7 @@ verbs = (
 for verb in verbs:
     app.command()(verb)
 app.add_typer(data.app, name="data")
+app.add_typer(study.app, name="study")
 
 
 def _version(wanted: bool) -> bool:

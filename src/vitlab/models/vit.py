@@ -18,7 +18,7 @@ from vitlab.nn.encoder import Activation, Block, BlockSettings, Encoder
 from vitlab.nn.grid import Grid, Size, SizeField
 from vitlab.nn.patches import Patches
 from vitlab.nn.pooling import ClassToken, Mean, Pool, build_pooling
-from vitlab.nn.position import AddedPosition, Learned1D, Position, Relative, build_position
+from vitlab.nn.position import AddedPosition, Learned1D, Position, Relative
 from vitlab.nn.stem import ResNetStem, Stem
 
 CHANNELS = 3
@@ -214,7 +214,7 @@ class ViT(nn.Module):
 
     def _position(self) -> AddedPosition | None:
         s = self.settings
-        return build_position(s.position, s.grid, s.pool.num_prefix, s.width)
+        return s.position.build(s.grid, s.pool.num_prefix, s.width)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Return the logits of `images`, which are in the value range of `image_spec` (features where there is no head)."""

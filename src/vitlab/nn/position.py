@@ -24,6 +24,11 @@ class NoPosition(Settings):
     type: Literal["NoPosition"] = "NoPosition"
     place: ClassVar[None] = None
 
+    def build(self, grid: Grid, prefix: int, width: int) -> "AddedPosition | None":
+        """Return the module that adds positions to `prefix` class tokens and the patches, None where nothing is added."""
+        del grid, prefix, width
+        return None
+
 
 class Learned1D(Settings):
     """One learned vector for each token of the raster sequence, the class token's own row first (the paper's default).
@@ -35,6 +40,10 @@ class Learned1D(Settings):
     place: Place = "stem"
     class_token: bool = True
 
+    def build(self, grid: Grid, prefix: int, width: int) -> "AddedPosition | None":
+        """Return the module that adds positions to `prefix` class tokens and the patches, None where nothing is added."""
+        return LearnedPosition(grid, prefix if self.class_token else 0, width)
+
 
 class Learned2D(Settings):
     """A learned vector of half the width for each column and for each row; a patch has those of its coordinates, side by side.
@@ -45,12 +54,21 @@ class Learned2D(Settings):
     type: Literal["Learned2D"] = "Learned2D"
     place: Place = "stem"
 
+    def build(self, grid: Grid, prefix: int, width: int) -> "AddedPosition | None":
+        """Return the module that adds positions to `prefix` class tokens and the patches, None where nothing is added."""
+        return FactoredPosition(grid, prefix, width)
+
 
 class Relative(Settings):
     """Learned vectors for the offsets between tokens, as extra logits of the attention in every layer; nothing is added."""
 
     type: Literal["Relative"] = "Relative"
     place: ClassVar[None] = None
+
+    def build(self, grid: Grid, prefix: int, width: int) -> "AddedPosition | None":
+        """Return the module that adds positions to `prefix` class tokens and the patches, None where nothing is added."""
+        del grid, prefix, width
+        return None
 
 
 class SinCos2D(Settings):
@@ -63,6 +81,10 @@ class SinCos2D(Settings):
     type: Literal["SinCos2D"] = "SinCos2D"
     place: ClassVar[Place] = "stem"
     temperature: PositiveFloat = 10_000.0
+
+    def build(self, grid: Grid, prefix: int, width: int) -> "AddedPosition | None":
+        """Return the module that adds positions to `prefix` class tokens and the patches, None where nothing is added."""
+        return SinCosPosition(grid, prefix, width, self.temperature)
 
 
 Position = Learned1D | Learned2D | Relative | SinCos2D | NoPosition
@@ -159,19 +181,6 @@ def sincos(grid: Grid, width: int, temperature: float) -> Float[Tensor, "n d"]:
 
 
 AddedPosition = LearnedPosition | FactoredPosition | SinCosPosition
-
-
-def build_position(kind: Position, grid: Grid, prefix: int, width: int) -> AddedPosition | None:
-    """Return the module that adds positions to `prefix` class tokens and the patches, None where nothing is added."""
-    match kind:
-        case Learned1D():
-            return LearnedPosition(grid, prefix if kind.class_token else 0, width)
-        case Learned2D():
-            return FactoredPosition(grid, prefix, width)
-        case SinCos2D():
-            return SinCosPosition(grid, prefix, width, kind.temperature)
-        case Relative() | NoPosition():
-            return None
 
 
 def add_rows(tokens: Float[Tensor, "b n d"], rows: Float[Tensor, "1 p d"], prefix: int) -> Float[Tensor, "b n d"]:

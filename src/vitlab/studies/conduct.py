@@ -22,7 +22,7 @@ from vitlab.config import read_json
 from vitlab.errors import RunFolderError, VitlabError
 from vitlab.studies.cell import Studio
 from vitlab.studies.claim import claim, owner
-from vitlab.studies.study import Edition, Results, Scale
+from vitlab.studies.study import Edition, Results, Scale, scale_named
 from vitlab.studies.work import Piece, in_order
 from vitlab.train.loop import Interrupted
 from vitlab.train.run import pretty
@@ -68,6 +68,19 @@ def _compare(out: Path, stored: Mapping[str, Any], plan: Mapping[str, Any]) -> N
     if stored.get("scale") != plan["scale"]:
         what = f"holds studies at scale {stored.get('scale')}, not {plan['scale']}"
         raise RunFolderError(out, what, "choose another --out, or that --scale")
+
+
+def scale_of(out: Path) -> Scale:
+    """Return the scale of the studies in the folder `out`.
+
+    Raises:
+        RunFolderError: it is no folder of studies, or one of another version.
+    """
+    if not (out / PLAN).is_file():
+        raise RunFolderError(out, f"holds no studies: there is no {PLAN}", "make some with `vitlab study run`")
+    stored = read_json(out / PLAN)
+    _compare(out, stored, {"layout": LAYOUT, "scale": stored.get("scale")})
+    return scale_named(str(stored.get("scale")))
 
 
 def conduct(editions: Sequence[Edition], out: Path, studio: Studio, work_on: Callable[[Piece], None]) -> None:

@@ -145,13 +145,13 @@ def resume(
     """
     with RunFolder.reopen(out, ranks) if ranks.first else RunFolder.follow(out, ranks) as run:
         ranks.tell()  # the others read what is in the folder once the first has it
-        stored = parse(RunSettings, run.config(), out / "config.json")
+        stored = parse(RunSettings if asked is None else type(asked), run.config(), out / "config.json")
         settings = _merged(stored, asked, out, override)
         check_watchers(settings)
         _check_ranks(settings, ranks)
         if run.finished:
             say(f"{out} is finished; nothing to resume")
-            return _result(out, load(out), {}, {})
+            return _result(out, load(out, kind=type(settings.model)), {}, {})
         data = _open_data(settings, say, given, ranks)
         _use_threads(int(run.environment()["threads"]), say)
         model = (given and given.model) or first_model(settings, data.train, say)
@@ -241,7 +241,7 @@ def _finish(
         }
     run.save_model(state)
     if state.sharded and run.ranks.first:  # the others go home: what they have of the model does not come back
-        model = load(run.path)
+        model = load(run.path, kind=type(settings.model))
     return _result(run.path, model, predictions, data.evals)
 
 
@@ -366,7 +366,7 @@ def first_model(settings: RunSettings, source: Source, say: Say) -> Classifier:
         return model
     check_origin(settings.weights)
     path = Path(settings.weights.path)
-    contents = read(path)
+    contents = read(path, kind=type(settings.model))
     loaded = fit(contents, path, settings.model, settings.image_spec, classes)
     for line in loaded.report.lines():
         say(line)

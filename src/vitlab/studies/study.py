@@ -79,7 +79,7 @@ class Study:
     """One table or figure of the paper, or a question of your own.
 
     `found` is what the paper says of it, `source` where. An edition is made when it is asked for: a scale may need data that are
-    not here. `impossible` says why there is none at a scale.
+    not here. `impossible` says why there is none at a scale. `file` is where it was read from, if it is of your own.
     """
 
     name: str
@@ -89,6 +89,7 @@ class Study:
     source: str
     editions: Mapping[Scale, Callable[[], Edition]]
     impossible: Mapping[Scale, str] = field(default_factory=dict[Scale, str])
+    file: str = ""
 
     def at(self, scale: str) -> Edition:
         """Return the study at `scale`.
@@ -97,13 +98,21 @@ class Study:
             SettingsError: there is no such scale, or not of this study.
             DataError: the data for it are not here.
         """
-        for known in SCALES:
-            if known == scale and known in self.editions:
-                return self.editions[known]()
-            if known == scale:
-                why = self.impossible.get(known, "nobody has written it down")
-                raise SettingsError("--scale", f"{self.name} has no {scale} edition: {why}", f"use {self._known()}")
-        raise SettingsError("--scale", f"there is no '{scale}'", f"use {self._known()}")
+        known = scale_named(scale)
+        if known not in self.editions:
+            why = self.impossible.get(known, "nobody has written it down")
+            remedy = f"use {' or '.join(scale for scale in SCALES if scale in self.editions)}"
+            raise SettingsError("--scale", f"{self.name} has no {scale} edition: {why}", remedy)
+        return self.editions[known]()
 
-    def _known(self) -> str:
-        return " or ".join(scale for scale in SCALES if scale in self.editions)
+
+def scale_named(name: str) -> Scale:
+    """Return the scale called `name`.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    for scale in SCALES:
+        if scale == name:
+            return scale
+    raise SettingsError("--scale", f"there is no '{name}'", f"use {' or '.join(SCALES)}")

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from vitlab import files
-from vitlab.config import read_json, to_json
+from vitlab.config import parse, read_json, to_json
 from vitlab.models.classifier import Classifier, build
-from vitlab.studies.cell import Studio, carry_out, finished
+from vitlab.studies.cell import Outcome, Studio, carry_out
 from vitlab.studies.recipe import Origin, RunSettings
 from vitlab.studies.run import FREE_TO_CHANGE
-from vitlab.train.run import MODEL, pretty
+from vitlab.train.run import MODEL, OUTCOME, pretty
 from vitlab.weights.load import load
 
 Result = Mapping[str, Any]
@@ -51,8 +51,8 @@ class Training:
 
     def result(self, pieces: Path) -> Result | None:
         """Return what came out, None before its end."""
-        outcome = finished(self.folder(pieces))
-        return None if outcome is None else outcome.metrics
+        path = self.folder(pieces) / OUTCOME
+        return parse(Outcome, read_json(path), path).metrics if path.exists() else None
 
     def folder(self, pieces: Path) -> Path:
         """Return its folder, an ordinary run folder, among those of all pieces."""
@@ -69,7 +69,7 @@ class Training:
 
     def model(self, pieces: Path) -> Classifier:
         """Return the trained model."""
-        return load(self.folder(pieces))
+        return load(self.folder(pieces), kind=type(self.settings.model))
 
 
 @dataclass(frozen=True)

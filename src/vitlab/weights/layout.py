@@ -61,13 +61,15 @@ class Contents:
 class Beside:
     """What is known of a file besides its arrays: its text metadata, the configs in its folder, and what the caller says.
 
-    A config is opened when a reader asks for it: what lies beside a file that needs none may be anything.
+    A config is opened when a reader asks for it: what lies beside a file that needs none may be anything. `kind` are the settings
+    of a model with parts of the caller's own, which a file may name and cannot bring.
     """
 
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     folder: Path | None = None
     trained_size: Size | None = None
     num_heads: int | None = None
+    kind: type[AnySettings] | None = None
 
     @cached_property
     def config(self) -> Json:

@@ -85,6 +85,7 @@ def load(
     representation: bool | None = None,
     trained_size: int | tuple[int, int] | None = None,
     num_heads: int | None = None,
+    kind: type[AnySettings] | None = None,
 ) -> Classifier:
     """Return the model of a file of weights in any format, a run folder, or a published name; see `load_with_report`."""
     return load_with_report(
@@ -94,6 +95,7 @@ def load(
         representation=representation,
         trained_size=trained_size,
         num_heads=num_heads,
+        kind=kind,
     ).model
 
 
@@ -105,6 +107,7 @@ def load_with_report(
     representation: bool | None = None,
     trained_size: int | tuple[int, int] | None = None,
     num_heads: int | None = None,
+    kind: type[AnySettings] | None = None,
 ) -> Loaded:
     """Return the model in a file, told by its content, fitted to what is asked for, with a report.
 
@@ -112,6 +115,7 @@ def load_with_report(
     Asking for another `num_classes` replaces the head by zeros and, as the paper does, drops the representation layer before it;
     `representation` keeps (True) or drops (False) that layer explicitly. Asking for another `image_size` resizes the positions.
     `trained_size` says the size of a file that does not and whose grid is not square, `num_heads` the heads of one that does not.
+    `kind` are settings of your own for models with parts of your own: a file names these, and no file brings their program.
 
     Raises:
         WeightsError: the file holds no weights, or weights that do not fit.
@@ -120,7 +124,7 @@ def load_with_report(
     if num_classes is not None and num_classes < 1:
         raise SettingsError("num_classes", f"is {num_classes}", "a head has at least one class")
     file = find(path)
-    contents = read(file, None if trained_size is None else as_size(trained_size), num_heads)
+    contents = read(file, None if trained_size is None else as_size(trained_size), num_heads, kind)
     old = contents.settings
     classes = num_classes or old.num_classes
     settings = adapt(
@@ -180,16 +184,21 @@ def find(name: str | Path, *, fetch: bool = True) -> Path:
     raise WeightsError(path, "holds no model.safetensors", "finish the run with --resume, or give a file of weights")
 
 
-def read(path: Path, trained_size: Size | None = None, num_heads: int | None = None) -> Contents:
+def read(
+    path: Path,
+    trained_size: Size | None = None,
+    num_heads: int | None = None,
+    kind: type[AnySettings] | None = None,
+) -> Contents:
     """Return what the weights file `path` holds, told by its content; its arrays are not read yet.
 
-    `trained_size` and `num_heads` are for files that do not say them.
+    `trained_size` and `num_heads` are for files that do not say them, `kind` for models with parts of the caller's own.
 
     Raises:
         WeightsError: the file holds no weights that this library knows, or says another size or other heads.
     """
     with _opened(path) as file:
-        return _described(path, file, trained_size, num_heads)
+        return _described(path, file, Beside(file.metadata, path.parent, trained_size, num_heads, kind))
 
 
 @contextmanager
@@ -204,17 +213,16 @@ def _opened(path: Path) -> Generator[TensorFile]:
         raise
 
 
-def _described(path: Path, file: TensorFile, trained_size: Size | None, num_heads: int | None) -> Contents:
-    shapes, metadata = file.shapes, file.metadata
-    describe = _reader(shapes, metadata)
+def _described(path: Path, file: TensorFile, beside: Beside) -> Contents:
+    shapes = file.shapes
+    describe = _reader(shapes, file.metadata)
     if describe is None:
         shown = ", ".join(sorted(shapes)[:3])
         raise WeightsError(path, f"is of no model that is known here (its arrays: {shown}, …)", "see the README")
-    given = {"trained_size": trained_size, "num_heads": num_heads}
+    given = {"trained_size": beside.trained_size, "num_heads": beside.num_heads}
     given = {name: value for name, value in given.items() if value is not None}
     remedy = f"check {' and '.join(given)}, or get the file again" if given else "get the file again"
     try:
-        beside = Beside(metadata, path.parent, trained_size, num_heads)
         contents = describe(path, shapes, beside)
     except SettingsError as error:
         raise WeightsError(path, f"is of no model that can be built ({error.what})", remedy) from None

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
-from pydantic import model_validator
+from pydantic import SerializeAsAny, model_validator
 
 from vitlab.config import Settings, loads, parse, to_json
 from vitlab.data.labels import Probabilities
@@ -24,7 +24,7 @@ class Header(Settings):
     """What a weights file says of itself: the model, the preparation of its images, the class names if it has any, and whether
     they exclude each other (softmax) or an image may be of several (sigmoid)."""
 
-    settings: ModelSettings
+    settings: SerializeAsAny[ModelSettings]
     image_spec: ImageSpec
     classes: tuple[str, ...]
     probabilities: Probabilities = "softmax"
@@ -70,8 +70,11 @@ def contents_of(path: Path, shapes: Shapes, beside: Beside) -> Contents:
         WeightsError: the header describes no model, or one that the tensors cannot be of.
     """
     try:
-        header = parse(Header, loads(beside.metadata[HEADER]), path)
-    except (SettingsError, ValueError, TypeError) as error:
+        content = loads(beside.metadata[HEADER])
+        if beside.kind is not None and content["settings"]["type"] == beside.kind.model_fields["type"].default:
+            content["settings"] = parse(beside.kind, content["settings"], path)
+        header = parse(Header, content, path)
+    except (SettingsError, ValueError, TypeError, KeyError) as error:
         what = error.what if isinstance(error, SettingsError) else error
         raise WeightsError(path, f"is damaged ({what})", "get the file again") from None
     layers = header.settings.num_layers
