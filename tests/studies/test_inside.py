@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from vitlab.inspection import figures
 from vitlab.models.classifier import build
 from vitlab.studies import figure6, figure7, figure10, figure11, figure14, inside, section45, statements
 from vitlab.studies.inside import finetuned, measured_distances, network, pretrained, shown
@@ -99,6 +100,10 @@ def test_figure_11_has_a_panel_and_rows_for_each_network():
     sheet = edition.sheet(answers(edition, results_that_agree))
     titles = [axes.get_title() for axes in sheet.figures[0].drawing.figure.axes]
     assert titles == ["Micro/4", "R5+Micro/4"]
+    panels = figures.distances_beside(
+        {"near": (np.ones((2, 2), np.float32), 1.0), "far": (np.full((2, 2), 9, np.float32), 1.0)}
+    )
+    assert [axes.get_ylim()[1] for axes in panels.figure.axes] == pytest.approx([9.45, 9.45])
     assert sheet.tables[0].rows[1] == ["Micro/4", "1", "4.0", "7.0", "10.1", "12.0"]
     assert len(sheet.tables[0].rows) == 1 + 2 * 4
 
