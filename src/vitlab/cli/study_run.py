@@ -51,9 +51,7 @@ def run(
     from vitlab.studies.contents import find, names
     from vitlab.studies.study import scale_named
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        what = "does not train one piece on several devices: its processes each work on one"
-        raise SettingsError("study run", what, "start it without torchrun, once a machine, with the same --out")
+    _refuse_ranks()
     if bool(studies) == all_:
         raise SettingsError("NAME", "name studies, or give --all", "see `vitlab study list`")
     size, folder = scale_named(scale), out or Path("runs") / scale
@@ -71,6 +69,15 @@ def run(
     say(f"run      {folder}: {board.done} of {len(board.pieces)} pieces are done, {workers} at once")
     _carry_out(board, chosen, workers, console)
     tell(folder, [study for study, _ in chosen], as_json)
+
+
+def _refuse_ranks() -> None:
+    """Refuse to be one of the ranks that train one piece together: the processes of a study each work on their own."""
+    from vitlab.errors import SettingsError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        what = "does not train one piece on several devices: its processes each work on one"
+        raise SettingsError("study run", what, "start it without torchrun, once a machine, with the same --out")
 
 
 def _carry_out(board: "Board", chosen: "Chosen", processes: int, console: "Console") -> None:
