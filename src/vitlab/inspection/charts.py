@@ -72,11 +72,12 @@ def against(
     log_x: bool = False,
     log_y: bool = False,
     joined: bool = True,
+    shaded: Collection[str] = (),
 ) -> Drawing:
     """Draw one panel a quantity, three in a row, of points by series, with bars of their deviations; `joined` by lines or not.
 
     A series has the same colour and marker in all panels. Of joined ones every x of a few has its mark on a
-    logarithmic scale.
+    logarithmic scale. The area between the lowest and the highest of the series `shaded` is filled.
     """
     columns, rows = min(3, len(panels)), -(-len(panels) // 3)
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
@@ -85,6 +86,7 @@ def against(
         axes = figure.add_subplot(rows, columns, index + 1)
         for name, points in series.items():
             _add_series(axes, name, sorted(points), names.index(name), joined)
+        _shade(axes, [point for name in shaded for point in series.get(name, ())])
         axes.set_title(literal(title), fontsize=10)
         axes.set_xlabel(x_label, fontsize=9)
         if index % columns == 0:
@@ -129,6 +131,13 @@ def _add_series(axes: "Axes", name: str, points: Sequence[Point], number: int, j
             )
 
 
+def _shade(axes: "Axes", points: Sequence[Point]) -> None:
+    """Fill what is between the lowest and the highest of `points` at every x."""
+    x = sorted({point.x for point in points})
+    heights = [[point.y for point in points if point.x == place] for place in x]
+    axes.fill_between(x, [min(y) for y in heights], [max(y) for y in heights], color=GREY, alpha=0.2, linewidth=0)
+
+
 def _mark(axes: "Axes", places: Sequence[float]) -> None:
     """Put a mark at each of a few `places` on a logarithmic scale, whose own would be at powers of ten alone."""
     if 1 < len(places) <= 8:
@@ -165,6 +174,31 @@ def bars(values: Mapping[str, float], label: str) -> Drawing:
     axes.set_xlim(0, 1)
     axes.set_xlabel(label, fontsize=9)
     plain(axes)
+    return Drawing(figure)
+
+
+def columns(values: Mapping[str, Mapping[str, Point]], label: str) -> Drawing:
+    """Draw the y of a point as a bar, with its deviation, for every group of every series: groups apart, series side by side."""
+    groups = list(dict.fromkeys(group for series in values.values() for group in series))
+    figure = empty_figure(max(5.6, 1.6 + 1.4 * len(groups)), 4.0)
+    axes = figure.add_subplot()
+    width = 0.8 / max(1, len(values))
+    for number, (name, series) in enumerate(values.items()):
+        found = [(groups.index(group), point) for group, point in series.items()]
+        axes.bar(
+            [place + (number - (len(values) - 1) / 2) * width for place, _ in found],
+            [point.y for _, point in found],
+            width,
+            yerr=[point.deviation or 0 for _, point in found],
+            label=literal(name),
+            color=COLOURS[number % len(COLOURS)],
+            error_kw={"elinewidth": 0.8, "capsize": 2},
+        )
+    axes.set_xticks(range(len(groups)), list(map(literal, groups)), fontsize=9)
+    axes.set_xlim(-0.5, max(1, len(groups)) - 0.5)
+    axes.set_ylabel(label, fontsize=9)
+    plain(axes)
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center")
     return Drawing(figure)
 
 

@@ -1,6 +1,6 @@
 """What a model learned and where it looks, drawn: of a model and an image, or of the arrays that `inspection` returns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,6 @@ from vitlab.nn.grid import Size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.image import AxesImage
 
 Drawable = str | Path | Pixels
 """An image: the path of a file, or pixels (uint8 [h, w, 3])."""
@@ -210,25 +209,34 @@ def attention_grid(maps: NDArray[np.float32]) -> Drawing:
 
 
 def distances(pixels: NDArray[np.float32], even: float) -> Drawing:
-    """Draw mean attention distances [layers, heads] by depth, a dot a head, and the mean of each layer (figures 7 and 11).
+    """Draw mean attention distances [layers, heads] by depth, a dot a head, and the mean of each layer (figure 7, right).
 
     A line marks the distance of `even` attention.
     """
-    layers, heads = pixels.shape
+    return distances_beside({"": (pixels, even)})
+
+
+def distances_beside(networks: Mapping[str, tuple[NDArray[np.float32], float]]) -> Drawing:
+    """Draw the attention distances of several networks beside each other on one scale (figure 11), each as `distances` does."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = empty_figure(5.4, 3.6)
-    axes = figure.add_subplot()
-    depth = np.arange(1, layers + 1)
-    axes.plot(depth, pixels.mean(axis=1), color=GREY, linewidth=1.2, label="mean of the heads")
-    axes.scatter(np.repeat(depth, heads), pixels.ravel(), s=14, color=BLUE, alpha=0.75, linewidths=0, label="a head")
-    axes.set_xlabel("layer", fontsize=9)
-    axes.axhline(even, color=ORANGE, linestyle="--", linewidth=1, label="attention to all alike")
-    axes.set_ylabel("mean attention distance, pixels", fontsize=9)
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(fontsize=8, frameon=False)
-    plain(axes)
+    figure = empty_figure(max(5.4, 4.4 * len(networks)), 3.6)
+    panels = figure.subplots(1, len(networks), sharey=True, squeeze=False)[0]
+    for axes, (title, (pixels, even)) in zip(panels, networks.items(), strict=True):
+        layers, heads = pixels.shape
+        depth = np.arange(1, layers + 1)
+        axes.plot(depth, pixels.mean(axis=1), color=GREY, linewidth=1.2, label="mean of the heads")
+        axes.scatter(
+            np.repeat(depth, heads), pixels.ravel(), s=14, color=BLUE, alpha=0.75, linewidths=0, label="a head"
+        )
+        axes.axhline(even, color=ORANGE, linestyle="--", linewidth=1, label="attention to all alike")
+        axes.set_title(literal(title), fontsize=10)
+        axes.set_xlabel("layer", fontsize=9)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plain(axes)
+    panels[0].set_ylabel("mean attention distance, pixels", fontsize=9)
+    panels[0].legend(fontsize=8, frameon=False)
     return Drawing(figure)
 
 
@@ -275,16 +283,23 @@ def filters(components: NDArray[np.float32]) -> Drawing:
     return Drawing(figure)
 
 
-def similarity(maps: NDArray[np.float32]) -> Drawing:
+def similarity(maps: NDArray[np.floating]) -> Drawing:
     """Draw position similarities [rows, columns, rows, columns] as maps on one scale from -1 to 1 (figure 7, centre)."""
-    rows, columns = maps.shape[:2]
-    scale = min(0.75, 14.0 / max(rows, columns))
-    figure = empty_figure(scale * columns + 1.6, scale * rows + 0.6)
-    axes = figure.add_subplot()
-    image = _mosaic(axes, maps, -1.0, 1.0)
-    axes.set_xlabel("input patch column", fontsize=9)
-    axes.set_ylabel("input patch row", fontsize=9)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="cosine similarity")
+    return similarities({"": maps})
+
+
+def similarities(trainings: Mapping[str, NDArray[np.floating]]) -> Drawing:
+    """Draw the position similarities of several trainings beside each other (figure 10), each as `similarity` does."""
+    rows, columns = next(iter(trainings.values())).shape[:2]
+    scale = min(0.75, 14.0 / max(rows, len(trainings) * columns))
+    figure = empty_figure(scale * columns * len(trainings) + 1.6, scale * rows + 0.6)
+    panels = figure.subplots(1, len(trainings), squeeze=False)[0]
+    for axes, (title, maps) in zip(panels, trainings.items(), strict=True):
+        _mosaic(axes, maps, -1.0, 1.0)
+        axes.set_title(literal(title), fontsize=10)
+        axes.set_xlabel("input patch column", fontsize=9)
+    panels[0].set_ylabel("input patch row", fontsize=9)
+    figure.colorbar(panels[-1].images[0], ax=panels, shrink=0.8, label="cosine similarity")
     return Drawing(figure)
 
 
@@ -304,7 +319,7 @@ def neighbours(image: Pixels, found: Sequence[Pixels], titles: Sequence[str]) ->
     return Drawing(figure)
 
 
-def _mosaic(axes: "Axes", maps: NDArray[np.float32], low: float, high: float) -> "AxesImage":
+def _mosaic(axes: "Axes", maps: NDArray[np.floating], low: float, high: float) -> None:
     """Draw maps [rows, columns, r, c], or [rows, columns, r, c, 3] in colours, as one image with gaps."""
     down, across, rows, columns = maps.shape[:4]
     gap = max(1, round(max(rows, columns) / 12))
@@ -313,11 +328,10 @@ def _mosaic(axes: "Axes", maps: NDArray[np.float32], low: float, high: float) ->
     for row, column in np.ndindex(down, across):
         top, left = row * (rows + gap), column * (columns + gap)
         sheet[top : top + rows, left : left + columns] = maps[row, column]
-    image = axes.imshow(sheet, cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
+    axes.imshow(sheet, cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
     every = max(1, -(-max(down, across) // 24))
     for set_ticks, count, size in ((axes.set_yticks, down, rows), (axes.set_xticks, across, columns)):
         numbers = range(0, count, every)
         set_ticks([n * (size + gap) + (size - 1) / 2 for n in numbers], [str(n + 1) for n in numbers], fontsize=7)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    return image

@@ -1,15 +1,14 @@
 """What the models of table 6 cost to pre-train on JFT-300M, beside what the paper printed."""
 
-import csv
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any, NamedTuple
 
 from vitlab.cost.flops import Cost, cost
 from vitlab.models.catalog import settings_for
 from vitlab.models.vit import ViTSettings
+from vitlab.studies.published import read_table
 
 JFT_IMAGES, JFT_CLASSES = 303_000_000, 18_291
 MISPRINT = ("R50x1+ViT-L/16", 7)
@@ -44,11 +43,14 @@ class Compared(NamedTuple):
 
 
 def read_paper() -> list[Row]:
-    """Return table 6 in the paper's order."""
-    text = (resources.files("vitlab.studies") / "paper" / "table6.csv").read_text(encoding="utf-8")
-    return [
-        Row(line["model"], int(line["epochs"]), int(line["exaFLOPs"])) for line in csv.DictReader(text.splitlines())
-    ]
+    """Return table 6 in the paper's order, without its accuracies."""
+    return [Row(line["model"], int(line["epochs"]), int(line["exaFLOPs"])) for line in read_table("table6")]
+
+
+def read_accuracies() -> list[dict[str, float]]:
+    """Return the accuracies of table 6 in percent by data set, in the order of `read_paper`."""
+    others = ("model", "epochs", "exaFLOPs")
+    return [{name: float(line[name]) for name in line if name not in others} for line in read_table("table6")]
 
 
 def name_of(model: str) -> str:
