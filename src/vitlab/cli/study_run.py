@@ -44,7 +44,6 @@ def run(
 
     Given again, the command goes on where it was; several machines may share the folder.
     """
-    from vitlab.errors import SettingsError
     from vitlab.studies import team
     from vitlab.studies.board import Board, choose
     from vitlab.studies.conduct import open_folder
@@ -52,8 +51,7 @@ def run(
     from vitlab.studies.study import scale_named
 
     _refuse_ranks()
-    if bool(studies) == all_:
-        raise SettingsError("NAME", "name studies, or give --all", "see `vitlab study list`")
+    _check_names(studies, all_)
     size, folder = scale_named(scale), out or Path("runs") / scale
     chosen, left = choose([find(name) for name in studies or names()], size, whole=all_)
     team.use_threads(size)
@@ -63,10 +61,13 @@ def run(
     workers = team.size_for(size, processes)
     open_folder(folder, size)
     say(f"studies  {', '.join(study.name for study, _ in chosen)}")
-    for name, why in left.items():
-        say(f"without  {name}: {why}")
+    left_out = [f"without  {name}: {why}" for name, why in left.items()]
     board = Board(chosen, size, folder)
-    say(f"run      {folder}: {board.done} of {len(board.pieces)} pieces are done, {workers} at once")
+    for line in (
+        *left_out,
+        f"run      {folder}: {board.done} of {len(board.pieces)} pieces are done, {workers} at once",
+    ):
+        say(line)
     _carry_out(board, chosen, workers, console)
     tell(folder, [study for study, _ in chosen], as_json)
 
@@ -78,6 +79,13 @@ def _refuse_ranks() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         what = "does not train one piece on several devices: its processes each work on one"
         raise SettingsError("study run", what, "start it without torchrun, once a machine, with the same --out")
+
+
+def _check_names(studies: list[str] | None, all_: bool) -> None:
+    from vitlab.errors import SettingsError
+
+    if bool(studies) == all_:
+        raise SettingsError("NAME", "name studies, or give --all", "see `vitlab study list`")
 
 
 def _carry_out(board: "Board", chosen: "Chosen", processes: int, console: "Console") -> None:
