@@ -61,13 +61,9 @@ def run(
     workers = team.size_for(size, processes)
     open_folder(folder, size)
     say(f"studies  {', '.join(study.name for study, _ in chosen)}")
-    left_out = [f"without  {name}: {why}" for name, why in left.items()]
+    for name, why in left.items():
+        say(f"without  {name}: {why}")
     board = Board(chosen, size, folder)
-    for line in (
-        *left_out,
-        f"run      {folder}: {board.done} of {len(board.pieces)} pieces are done, {workers} at once",
-    ):
-        say(line)
     _carry_out(board, chosen, workers, console)
     tell(folder, [study for study, _ in chosen], as_json)
 
@@ -103,6 +99,7 @@ def _carry_out(board: "Board", chosen: "Chosen", processes: int, console: "Conso
             say(f"{board.standing()}: {line}")
         say(f"{board.standing()}: begun    {piece.name}")
 
+    say(f"run      {board.out}: {board.done} of {len(board.pieces)} pieces are done, {processes} at once")
     try:
         if board.done == len(board.pieces):
             return
