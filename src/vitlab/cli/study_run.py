@@ -44,18 +44,14 @@ def run(
 
     Given again, the command goes on where it was; several machines may share the folder.
     """
-    from vitlab.errors import SettingsError
     from vitlab.studies import team
     from vitlab.studies.board import Board, choose
     from vitlab.studies.conduct import open_folder
     from vitlab.studies.contents import find, names
     from vitlab.studies.study import scale_named
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        what = "does not train one piece on several devices: its processes each work on one"
-        raise SettingsError("study run", what, "start it without torchrun, once a machine, with the same --out")
-    if bool(studies) == all_:
-        raise SettingsError("NAME", "name studies, or give --all", "see `vitlab study list`")
+    _refuse_ranks()
+    _check_names(studies, all_)
     size, folder = scale_named(scale), out or Path("runs") / scale
     chosen, left = choose([find(name) for name in studies or names()], size, whole=all_)
     team.use_threads(size)
@@ -68,9 +64,24 @@ def run(
     for name, why in left.items():
         say(f"without  {name}: {why}")
     board = Board(chosen, size, folder)
-    say(f"run      {folder}: {board.done} of {len(board.pieces)} pieces are done, {workers} at once")
     _carry_out(board, chosen, workers, console)
     tell(folder, [study for study, _ in chosen], as_json)
+
+
+def _refuse_ranks() -> None:
+    """Refuse to be one of the ranks that train one piece together: the processes of a study each work on their own."""
+    from vitlab.errors import SettingsError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        what = "does not train one piece on several devices: its processes each work on one"
+        raise SettingsError("study run", what, "start it without torchrun, once a machine, with the same --out")
+
+
+def _check_names(studies: list[str] | None, all_: bool) -> None:
+    from vitlab.errors import SettingsError
+
+    if bool(studies) == all_:
+        raise SettingsError("NAME", "name studies, or give --all", "see `vitlab study list`")
 
 
 def _carry_out(board: "Board", chosen: "Chosen", processes: int, console: "Console") -> None:
@@ -88,6 +99,7 @@ def _carry_out(board: "Board", chosen: "Chosen", processes: int, console: "Conso
             say(f"{board.standing()}: {line}")
         say(f"{board.standing()}: begun    {piece.name}")
 
+    say(f"run      {board.out}: {board.done} of {len(board.pieces)} pieces are done, {processes} at once")
     try:
         if board.done == len(board.pieces):
             return
