@@ -339,7 +339,7 @@ def test_nobody_listening_is_said_at_once_with_what_to_do(target):
 def test_ctrl_c_leaves_what_has_come_for_the_next_attempt(server, target, monkeypatch):
     interrupt = Mock(side_effect=KeyboardInterrupt)
     url = server.put("/file", DATA, cuts=[1000])
-    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=interrupt))
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=interrupt, monotonic=float))
     with pytest.raises(KeyboardInterrupt):
         download(url, target)
     assert_nothing(target)
