@@ -13,10 +13,11 @@ from vitlab.models.vit import Axial
 from vitlab.nn.axial_resnet import AxialAttention
 from vitlab.nn.pooling import Mean
 from vitlab.nn.position import Learned2D
-from vitlab.studies.ablation import exaflops, over_draws, shown, task_of, typical_deviation
+from vitlab.studies.ablation import exaflops, over_draws, task_of
 from vitlab.studies.findings import Figure
 from vitlab.studies.plan import choose_device
 from vitlab.studies.speed import Bench, measure
+from vitlab.studies.spread import percent, typical_deviation
 from vitlab.studies.study import Edition, Finding, Results, Scale, Sheet, Study, Table
 from vitlab.studies.work import Measurement, Piece, Result, Training, Untrained
 from vitlab.studies.world import World
@@ -83,7 +84,8 @@ def sheet(world: World, results: Results) -> Sheet:
     heading = ["network", "compute", one, "images a second"]
     least = min((each.exaflops for each in found.values()), default=1.0)
     rows = [
-        [name, f"{each.exaflops / least:.2f} ×", shown(each.top1), f"{each.speed:,.0f}"] for name, each in found.items()
+        [name, f"{each.exaflops / least:.2f} ×", percent(each.top1), f"{each.speed:,.0f}"]
+        for name, each in found.items()
     ]
     devices = {result["on"] for name in trainings(world) if (result := results[f"{name}, speed"]) is not None}
     note = (

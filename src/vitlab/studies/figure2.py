@@ -8,8 +8,8 @@ from vitlab.inspection.charts import Point, columns
 from vitlab.studies.bench import CONTESTS, Entry, bench, by_group, tasks_of
 from vitlab.studies.findings import Figure
 from vitlab.studies.rivals import lead
+from vitlab.studies.spread import percent
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
-from vitlab.studies.transfer import percent
 from vitlab.studies.world import World
 from vitlab.studies.worlds import in_every_world
 

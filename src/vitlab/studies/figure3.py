@@ -8,8 +8,9 @@ from vitlab.inspection.charts import Point, against
 from vitlab.studies.findings import Figure
 from vitlab.studies.published import read_table
 from vitlab.studies.rivals import NEAREST, RIVALS, lead, turns
+from vitlab.studies.spread import percent
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
-from vitlab.studies.transfer import Transfer, percent
+from vitlab.studies.transfer import Transfer
 from vitlab.studies.work import Piece
 from vitlab.studies.world import Upstream, World
 from vitlab.studies.worlds import in_every_world

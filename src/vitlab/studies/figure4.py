@@ -7,8 +7,8 @@ from vitlab.evals.interval import OverRuns
 from vitlab.inspection.charts import Point, against
 from vitlab.studies.findings import Figure
 from vitlab.studies.rivals import NEAREST, RIVALS, lead, turns
+from vitlab.studies.spread import percent
 from vitlab.studies.study import Edition, Finding, Results, Scale, Sheet, Study, Table
-from vitlab.studies.transfer import percent
 from vitlab.studies.work import Piece, Training
 from vitlab.studies.world import World, slug
 from vitlab.studies.worlds import in_every_world

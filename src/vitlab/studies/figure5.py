@@ -12,9 +12,10 @@ from vitlab.inspection.drawing import Drawing
 from vitlab.models.catalog import settings_for
 from vitlab.studies.findings import Figure
 from vitlab.studies.scaling import Reached, reached, scaling_grid, scaling_set
+from vitlab.studies.spread import percent, typical_deviation
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.table6 import name_of, read_accuracies, read_paper
-from vitlab.studies.transfer import FAMILIES, Family, Unit, family_of, mean_deviation, percent, unit_for
+from vitlab.studies.transfer import FAMILIES, Family, Unit, family_of, unit_for
 from vitlab.studies.world import World
 from vitlab.studies.worlds import in_every_world
 
@@ -87,7 +88,7 @@ def finding(models: Sequence[Reached], expected: int, unit: Unit) -> Finding:
     if len(models) < expected:
         return Finding(None, f"{len(models)} of {expected} models are measured.")
     vits, resnets, hybrids = ([model for model in models if model.family == family] for family in FAMILIES)
-    spread = mean_deviation([model.top1 for model in models])
+    spread = typical_deviation([model.top1 for model in models])
     over_resnets = [-lead for _, lead in leads(frontier(resnets), vits)]
     over_vits = leads(hybrids, vits)
     if not over_resnets or len(over_vits) < 2:

@@ -11,8 +11,9 @@ from vitlab.inspection.charts import Point, against
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import as_size
 from vitlab.nn.patches import Patches
-from vitlab.studies.ablation import exaflops, shown, task_of, typical_deviation
+from vitlab.studies.ablation import exaflops, task_of
 from vitlab.studies.findings import Figure
+from vitlab.studies.spread import percent, typical_deviation
 from vitlab.studies.study import Edition, Finding, Results, Scale, Sheet, Study, Table
 from vitlab.studies.work import Piece, Training
 from vitlab.studies.world import World
@@ -83,7 +84,7 @@ def sheet(world: World, results: Results) -> Sheet:
         [
             axis,
             *_size(training, base),
-            *(shown(_top1(results, training, tasks)) for tasks in ((task_of(world),), (*world.tasks,))),
+            *(percent(_top1(results, training, tasks)) for tasks in ((task_of(world),), (*world.tasks,))),
         ]
         for axis, each in along.items()
         for training in each

@@ -6,8 +6,9 @@ from functools import partial
 from vitlab.evals.interval import OverRuns
 from vitlab.inspection.charts import Point, against
 from vitlab.nn.pooling import ClassToken, Mean, Pool
-from vitlab.studies.ablation import over_draws, shown, task_of, typical_deviation
+from vitlab.studies.ablation import over_draws, task_of
 from vitlab.studies.findings import Figure
+from vitlab.studies.spread import percent, typical_deviation
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.work import Piece, Training
 from vitlab.studies.world import World
@@ -55,7 +56,7 @@ def sheet(world: World, results: Results) -> Sheet:
     rows = [
         [
             f"{factor * _rate(world):.2g}",
-            *(cell for pool in POOLS for cell in (shown(found[pool, factor]), IN_THE_PAPER.get((pool, factor), ""))),
+            *(cell for pool in POOLS for cell in (percent(found[pool, factor]), IN_THE_PAPER.get((pool, factor), ""))),
         ]
         for factor in FACTORS
     ]

@@ -7,8 +7,9 @@ from importlib import resources
 from typing import Any
 
 from vitlab.evals.interval import OverRuns
-from vitlab.studies.ablation import shown, task_of, typical_deviation
+from vitlab.studies.ablation import task_of
 from vitlab.studies.recipe import find_recipe
+from vitlab.studies.spread import percent, typical_deviation
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.work import Piece, Training
 from vitlab.studies.world import World, slug
@@ -91,7 +92,7 @@ def sheet(world: World, results: Results) -> Sheet:
     published = paper()
     heading = ["before fine-tuning", f"top-1 on {task_of(world)}", "ImageNet in the paper"]
     rows = [
-        [ARMS[arm], shown(top1), f"{published[arm]:.1f}" if arm in published else ""] for arm, top1 in found.items()
+        [ARMS[arm], percent(top1), f"{published[arm]:.1f}" if arm in published else ""] for arm, top1 in found.items()
     ]
     note = (
         "Percent, mean and sample deviation over seeds, one of 15 %. "

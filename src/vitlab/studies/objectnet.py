@@ -11,9 +11,9 @@ from vitlab.studies.pictures import SHIFTS, identity, shifted
 from vitlab.studies.plan import evaluation_source
 from vitlab.studies.published import read_table
 from vitlab.studies.rivals import lead
+from vitlab.studies.spread import percent
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.suite import OBJECTNET_MIDDLE
-from vitlab.studies.transfer import percent
 from vitlab.studies.work import Measurement, Piece, Result, Training
 from vitlab.studies.world import World
 from vitlab.studies.worlds import in_every_world

@@ -6,8 +6,9 @@ from functools import partial
 from vitlab.studies.duration import spoken
 from vitlab.studies.figure12 import point_of, timing
 from vitlab.studies.published import read_table
+from vitlab.studies.spread import percent, typical_deviation
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
-from vitlab.studies.transfer import Transfer, mean_deviation, networks_of, percent, unit_for
+from vitlab.studies.transfer import Transfer, networks_of, unit_for
 from vitlab.studies.work import Piece
 from vitlab.studies.world import World
 from vitlab.studies.worlds import in_every_world
@@ -81,7 +82,7 @@ def finding(world: World, results: Results) -> Finding:
     known = {column: found for column, found in average.items() if found is not None}
     if len(known) < len(models):
         return Finding(None, f"{len(known)} of {len(models)} models are measured.")
-    spread = mean_deviation(list(known.values()))
+    spread = typical_deviation(list(known.values()))
     ahead = {column: found.mean - known[RESNET].mean for column, found in known.items()}
     share = models[SMALLER].exaflops / models[RESNET].exaflops
     words = (

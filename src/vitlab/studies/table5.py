@@ -3,8 +3,9 @@
 from functools import partial
 
 from vitlab.studies.published import read_table
+from vitlab.studies.spread import percent, typical_deviation
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
-from vitlab.studies.transfer import Transfer, mean_deviation, networks_of, percent
+from vitlab.studies.transfer import Transfer, networks_of
 from vitlab.studies.world import World
 from vitlab.studies.worlds import in_every_world
 
@@ -53,7 +54,7 @@ def finding(world: World, results: Results) -> Finding:
     if len(known) < len(models):
         return Finding(None, f"{len(known)} of {len(models)} models are measured.")
     networks, (least, *_, most) = networks_of(world, "ViT"), world.sets
-    spread = mean_deviation(list(known.values()))
+    spread = typical_deviation(list(known.values()))
     small, large = (known[network, most].mean - known[network, least].mean for network in (networks[0], networks[-1]))
     words = (
         f"From the small set to the large one, the average over tasks moves by {100 * large:+.1f} points with {networks[-1]} and "

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from vitlab.studies.scaling import Reached, reached, scaling_grid, scaling_set
+from vitlab.studies.spread import percent, typical_deviation
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.table6 import Compared, misprint_note, read_accuracies, table6
-from vitlab.studies.transfer import FAMILIES, Transfer, mean_deviation, percent, unit_for
+from vitlab.studies.transfer import FAMILIES, Transfer, unit_for
 from vitlab.studies.world import World
 from vitlab.studies.worlds import in_every_world
 
@@ -71,7 +72,7 @@ def finding(average: Sequence[Reached], counted: Sequence[Compared], complete: b
     met = f"The paper's compute is met within {100 * farthest:.1f} % in every line but the misprint."
     if not complete:
         return Finding(None, f"{met} Not every model of this world is measured.")
-    spread, gains = mean_deviation([model.top1 for model in average]), dict[str, float]()
+    spread, gains = typical_deviation([model.top1 for model in average]), dict[str, float]()
     for family in FAMILIES:
         own = sorted((model for model in average if model.family == family), key=lambda model: model.exaflops)
         gains[family] = own[-1].top1.mean - own[0].top1.mean

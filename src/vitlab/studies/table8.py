@@ -7,7 +7,8 @@ from importlib import resources
 
 from vitlab.evals.interval import OverRuns, over_runs
 from vitlab.nn.position import Learned1D, Learned2D, NoPosition, Place, Position, Relative
-from vitlab.studies.ablation import shown, task_of, typical_deviation
+from vitlab.studies.ablation import task_of
+from vitlab.studies.spread import percent, typical_deviation
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.work import Piece
 from vitlab.studies.world import World
@@ -56,7 +57,7 @@ def sheet(world: World, results: Results) -> Sheet:
     rows = [
         [
             row,
-            *(cell for column in PLACES for cell in (shown(ours[row].get(column)), _percent(published[row], column))),
+            *(cell for column in PLACES for cell in (percent(ours[row].get(column)), _percent(published[row], column))),
         ]
         for row in KINDS
     ]

@@ -4,8 +4,8 @@ from functools import partial
 
 from vitlab.studies.bench import CONTESTS, GROUPS, IMAGES, bench, by_group, scores, tasks_of, titles_of
 from vitlab.studies.rivals import lead
+from vitlab.studies.spread import percent
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
-from vitlab.studies.transfer import percent
 from vitlab.studies.vtab import all_tasks, table9
 from vitlab.studies.vtab_page import group_means
 from vitlab.studies.world import World

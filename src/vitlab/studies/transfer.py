@@ -127,16 +127,3 @@ def macs_of(settings: AnySettings) -> int:
 @cache
 def _macs_of(kind: type[AnySettings], settings: str) -> int:
     return cost(kind.model_validate_json(settings)).macs
-
-
-def mean_deviation(found: Sequence[OverRuns]) -> float:
-    """Return the mean of the deviations over seeds, 0 where there is one seed: what a difference has to exceed to be one."""
-    known = [each.std for each in found if each.std is not None]
-    return sum(known) / len(known) if known else 0.0
-
-
-def percent(found: OverRuns | None) -> str:
-    """Return an accuracy for a table, with its deviation over runs; nothing where there is none."""
-    if found is None:
-        return ""
-    return f"{100 * found.mean:.1f}" + ("" if found.std is None else f" ± {100 * found.std:.1f}")
