@@ -6,6 +6,7 @@ import pytest
 from vitlab.errors import SettingsError
 from vitlab.studies import contents
 from vitlab.studies.study import Study
+from vitlab.studies.study_page import state_of, write_page
 
 OWN = """
 from vitlab.studies.study import Study
@@ -20,6 +21,15 @@ def test_every_study_is_called_as_it_calls_itself_and_says_what_it_is(name):
     assert study.title and study.question.endswith("?") and study.found and study.source
     assert len(contents.about(name)) > 10
     assert set(study.editions) | set(study.impossible) == {"miniature", "small", "paper"}
+
+
+@pytest.mark.parametrize("name", contents.names())
+def test_every_study_has_a_page_before_any_of_its_pieces_is_done(name, tmp_path):
+    study = contents.find(name)
+    state = state_of(study, study.at("miniature"), tmp_path)
+    assert state.failures == {} and (state.finished == (name in ("table3", "table4")))
+    assert state.sheet.finding.agrees is None or state.finished
+    assert study.title in write_page(state, "miniature", tmp_path).read_text()
 
 
 def test_names_and_what_they_are_about_need_no_torch():

@@ -91,11 +91,10 @@ def against(
         axes.set_xlabel(x_label, fontsize=9)
         if index % columns == 0:
             axes.set_ylabel(y_label, fontsize=9)
-        axes.set_yscale("log" if log_y else "linear")
-        if log_x:
-            axes.set_xscale("log")
-        if log_x and joined:
-            _mark(axes, sorted({point.x for points in series.values() for point in points}))
+        if places := sorted({point.x for points in series.values() for point in points}):  # nothing has no logarithm
+            axes.set_yscale("log" if log_y else "linear")
+            axes.set_xscale("log" if log_x else "linear")
+            _mark(axes, places if log_x and joined else ())
         plain(axes)
         if len(series) > 1 and index == 0:
             axes.legend(fontsize=8, frameon=False)
@@ -200,7 +199,8 @@ def columns(values: Mapping[str, Mapping[str, Point]], label: str) -> Drawing:
     axes.set_xlim(-0.5, max(1, len(groups)) - 0.5)
     axes.set_ylabel(label, fontsize=9)
     plain(axes)
-    figure.legend(fontsize=8, frameon=False, loc="outside lower center")
+    if any(values.values()):
+        figure.legend(fontsize=8, frameon=False, loc="outside lower center")
     return Drawing(figure)
 
 

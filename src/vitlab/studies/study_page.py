@@ -33,6 +33,7 @@ class State:
     failures: Mapping[str, Failure]
     working: Mapping[str, str]
     sheet: Sheet
+    figures: Sequence["Drawn"]
     seconds: float
 
     @property
@@ -54,6 +55,15 @@ class State:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A figure of a sheet as it stands on a page."""
+
+    title: str
+    text: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
 class Card:
     """A study in the index: its verdict, and a first look at what it shows: a figure, or the beginning of a table."""
 
@@ -71,9 +81,9 @@ def state_of(study: Study, edition: Edition, out: Path) -> State:
     left = [piece for piece in pieces if piece.result(out / PIECES) is None]
     failures = {piece.name: found for piece in left if (found := failure_of(piece, out)) is not None}
     working = {piece.name: found for piece in left if (found := held_by(piece, out)) is not None}
-    sheet, failure = _summed_up(edition, results(edition, out))
+    sheet, figures, failure = _summed_up(edition, results(edition, out))
     more = {} if failure is None else {failure.name: failure}
-    return State(study, edition, pieces, done, {**failures, **more}, working, sheet, seconds_of(pieces, out))
+    return State(study, edition, pieces, done, {**failures, **more}, working, sheet, figures, seconds_of(pieces, out))
 
 
 def as_json(state: State, out: Path) -> dict[str, object]:
@@ -95,7 +105,7 @@ def as_json(state: State, out: Path) -> dict[str, object]:
 
 def card_of(state: State) -> Card:
     """Return what the index shows of a study."""
-    figure = svg_markup(state.sheet.figures[0].drawing) if state.sheet.figures else None
+    figure = state.figures[0].svg if state.figures else None
     table = None
     if figure is None and state.sheet.tables:
         rows = [row[:THUMBNAIL_COLUMNS] for row in state.sheet.tables[0].rows[: 1 + THUMBNAIL_ROWS]]
@@ -146,11 +156,12 @@ def _rendered(template: str, context: dict[str, Any]) -> str:
     return render(template, context | {"studies_style": page_file("studies.css")})
 
 
-def _summed_up(edition: Edition, found: Results) -> tuple[Sheet, Failure | None]:
+def _summed_up(edition: Edition, found: Results) -> tuple[Sheet, Sequence[Drawn], Failure | None]:
     """Return what the results amount to; a mistake in that must not end studies of days, so that it is shown as a failure."""
     try:
-        return edition.sheet(found), None
+        sheet = edition.sheet(found)
+        return sheet, [Drawn(one.title, one.text, svg_markup(one.drawing)) for one in sheet.figures], None
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         finding = Finding(None, f"The results could not be summed up ({reason}).")
-        return Sheet([], [], finding), Failure("the sum of the results", reason, traceback.format_exc(), "")
+        return Sheet([], [], finding), [], Failure("the sum of the results", reason, traceback.format_exc(), "")
