@@ -17,7 +17,9 @@ from vitlab.evals.interval import OverRuns
 from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import Grid
 from vitlab.nn.position import Learned1D, NoPosition, Place, Position, SinCosPosition
+from vitlab.studies.ablation import task_of
 from vitlab.studies.recipe import RunSettings
+from vitlab.studies.spread import percent
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.table8 import paper
 from vitlab.studies.work import Training
@@ -81,7 +83,10 @@ def trained(world: World, kind: str, seed: int) -> Training:
 
 def edition(world: World) -> Edition:
     """Return the study in `world`."""
-    grid = {f"{kind} {seed}": world.heads(trained(world, kind, seed)) for kind in KINDS for seed in world.seeds}
+    task = task_of(world)
+    grid = {
+        f"{kind} {seed}": world.heads(trained(world, kind, seed), task=task) for kind in KINDS for seed in world.seeds
+    }
     return Edition(world.words, grid, partial(sheet, world), minutes=2)
 
 
@@ -91,8 +96,7 @@ def sheet(world: World, results: Results) -> Sheet:
     published = paper()
     rows = [["position", "top-1", "in the paper"]]
     for kind, found in ours.items():
-        shown = "" if found is None else f"{100 * found.mean:.1f} ± {100 * (found.std or 0):.1f}"
-        rows.append([kind, shown, f"{100 * published[kind]['stem']:.1f}" if kind in published else ""])
+        rows.append([kind, percent(found), f"{100 * published[kind]['stem']:.1f}" if kind in published else ""])
     return Sheet([Table("Linear few-shot accuracy", rows)], [], _finding(ours["1d"], ours["random"]))
 
 

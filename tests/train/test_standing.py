@@ -54,7 +54,10 @@ class StopAt(Quiet):
 
 def mark(model):
     """Tell apart the weights that a model has had."""
-    return float(model.head.weight.detach().double().sum())
+    weight = model.head.weight.detach().double()
+    return float(
+        (weight * torch.arange(weight.numel()).reshape(weight.shape)).sum()
+    )  # the plain sum hardly ever changes
 
 
 @pytest.fixture
