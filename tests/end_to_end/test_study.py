@@ -126,6 +126,7 @@ def test_the_pages_are_written_again_without_running_what_a_folder_names(studied
     assert [each["name"] for each in json.loads(done.out)] == ["table3", "table4", "widths"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_and_the_same_command_goes_on(tmp_path):
     own, out = write(tmp_path, steps=400), tmp_path / "out"
     process = begin(own, out, "--processes", "2")
@@ -140,6 +141,7 @@ def test_ctrl_c_ends_all_and_the_same_command_goes_on(tmp_path):
     assert done.code == 0 and "widths  agrees" in done.out, done.err
 
 
+@pytest.mark.slow
 def test_when_a_process_is_killed_the_others_do_its_work(tmp_path):
     own, out = write(tmp_path, steps=300), tmp_path / "out"
     process = begin(own, out, "--processes", "2")

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from vitlab.cost.flops import cost
 from vitlab.nn.pooling import ClassToken, Mean
 from vitlab.studies import ablation, figure8, figure9, figure13, table7
 from vitlab.studies.study import Results
@@ -30,7 +31,7 @@ def test_without_results_a_sheet_can_tell_nothing(study):
 
 def test_what_a_training_computes_is_its_macs_by_its_images():
     training = MINIATURE.pretrained()
-    macs = ablation.cost(training.settings.model).macs
+    macs = cost(training.settings.model).macs
     assert ablation.exaflops(training) == pytest.approx(6 * macs * 64 * 600 / 1e18)
 
 

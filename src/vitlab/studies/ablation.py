@@ -1,8 +1,9 @@
 """Ablation: variants of one pre-training, each judged by linear heads on its frozen features, as in appendix D."""
 
-from vitlab.cost.flops import cost
+from vitlab.cost.flops import exaflops_of
 from vitlab.evals.interval import OverRuns, over_runs
 from vitlab.studies.study import Results
+from vitlab.studies.transfer import macs_of
 from vitlab.studies.work import Training
 from vitlab.studies.world import World
 
@@ -19,7 +20,7 @@ def task_of(world: World) -> str:
 def exaflops(training: Training) -> float:
     """Return what a training computes, as the paper counts it."""
     settings = training.settings
-    found = cost(settings.model, train_images=settings.train.batch_size * settings.train.steps, epochs=1).exaflops
+    found = exaflops_of(macs_of(settings.model), settings.train.batch_size * settings.train.steps, 1)
     assert found is not None  # the images were given
     return found
 
