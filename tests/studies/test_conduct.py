@@ -126,7 +126,7 @@ def test_what_needs_a_failed_piece_is_not_begun(tmp_path, studio):
         "wrong", base.settings.model_copy(update={"on_bad_image": "fail", "workers": 0, "device": "nowhere"})
     )
     after = Measurement("after", read_width, (wrong,))
-    assert go(edition(after=after), tmp_path, studio) == ["base-seed0", "wrong", "width"]
+    assert go(edition(after=after), tmp_path, studio) == ["base-seed0", "width", "wrong"]
     assert failure_of(after, tmp_path).name == "wrong"
 
 

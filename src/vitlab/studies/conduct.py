@@ -95,18 +95,20 @@ def conduct(editions: Sequence[Edition], out: Path, studio: Studio, work_on: Cal
     pieces = out / PIECES
     todo = in_order([piece for edition in editions for piece in edition.grid.values()])
     before = {attempt.attempt for piece in todo if (attempt := failure_of(piece, out)) is not None}
-    while left := [piece for piece in todo if _is_open(piece, out, before)]:
-        ready = [piece for piece in left if all(need.result(pieces) is not None for need in piece.needs)]
-        worked = False
-        for piece in ready:
-            with claim(out / CLAIMS, _name(piece)) as held:
-                if held is None or not _is_open(piece, out, before):
-                    continue
-                work_on(piece)
-                _attempt(piece, out, studio)
-                worked = True
-        if not worked:
+    while todo := [piece for piece in todo if _is_open(piece, out, before)]:
+        ready = (piece for piece in todo if all(need.result(pieces) is not None for need in piece.needs))
+        if not any(_done_here(piece, out, studio, before, work_on) for piece in ready):
             time.sleep(POLL_SECONDS)
+
+
+def _done_here(piece: Piece, out: Path, studio: Studio, before: set[str], work_on: Callable[[Piece], None]) -> bool:
+    """Carry out `piece` unless another process has it, and return whether that was done: then what it made ready comes next."""
+    with claim(out / CLAIMS, _name(piece)) as held:
+        if held is None or not _is_open(piece, out, before):
+            return False
+        work_on(piece)
+        _attempt(piece, out, studio)
+        return True
 
 
 def results(edition: Edition, out: Path) -> Results:
