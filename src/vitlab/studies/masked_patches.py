@@ -1,13 +1,12 @@
 """Self-supervision (section 4.6, appendix B.1.2): masked patch prediction against labels, and against no pre-training."""
 
-import csv
 from collections.abc import Mapping
 from functools import partial
-from importlib import resources
 from typing import Any
 
 from vitlab.evals.interval import OverRuns
 from vitlab.studies.ablation import task_of
+from vitlab.studies.published import read_table
 from vitlab.studies.recipe import find_recipe
 from vitlab.studies.spread import percent, typical_deviation
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
@@ -82,8 +81,7 @@ def _label(arm: str, seed: int) -> str:
 
 def paper() -> dict[str, float]:
     """Return what the paper states of ViT-B/16 on ImageNet, in percent, by what comes before; 15 % were "slightly worse"."""
-    text = (resources.files("vitlab.studies") / "paper" / "masked_patches.csv").read_text(encoding="utf-8")
-    return {row["before"]: float(row["ImageNet"]) for row in csv.DictReader(text.splitlines())}
+    return {row["before"]: float(row["ImageNet"]) for row in read_table("masked_patches")}
 
 
 def sheet(world: World, results: Results) -> Sheet:

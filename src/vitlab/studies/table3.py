@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from vitlab.studies.published import read_table
 from vitlab.studies.recipe import Recipe, recipes
 from vitlab.studies.study import Sheet, Study
-from vitlab.studies.transcript import Line, at_every_scale, read, sheet
+from vitlab.studies.transcript import Line, at_every_scale, sheet
 from vitlab.train.optimizer import Adam
 
 DATA = {"JFT-300M": "JFT-300M", "ImageNet-21k": "imagenet21k", "ImageNet": "imagenet"}
@@ -19,7 +20,7 @@ NOTE = (
 
 def lines() -> list[Line]:
     """Return what the paper says of each run of the table, with the recipe of ours for it."""
-    return [line for row in read("table3.csv") for line in _lines(row)]
+    return [line for row in read_table("table3") for line in _lines(row)]
 
 
 def _lines(row: dict[str, str]) -> Iterator[Line]:

@@ -1,8 +1,9 @@
 """Table 4 (appendix B.1.1): how the models are fine-tuned, and whether our recipes are that."""
 
+from vitlab.studies.published import read_table
 from vitlab.studies.recipe import find_recipe
 from vitlab.studies.study import Sheet, Study
-from vitlab.studies.transcript import Line, at_every_scale, read, sheet
+from vitlab.studies.transcript import Line, at_every_scale, sheet
 from vitlab.train.optimizer import SGD
 
 RECIPES = {
@@ -31,7 +32,7 @@ NOTE = (
 def lines() -> list[Line]:
     """Return what the paper says of each data set, with the recipe of ours for it."""
     found: list[Line] = []
-    for row in read("table4.csv"):
+    for row in read_table("table4"):
         rates = ", ".join(f"{float(rate):g}" for rate in row["base_lrs"].split())
         name = RECIPES[row["dataset"]]
         found.append(

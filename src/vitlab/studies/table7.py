@@ -1,12 +1,11 @@
 """Table 7 (appendix D.1): ResNets pre-trained with SGD and with Adam."""
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 
+from vitlab.studies.published import read_table
 from vitlab.studies.study import Edition, Finding, Results, Scale, Sheet, Study, Table
 from vitlab.studies.work import Piece, Training
 from vitlab.studies.world import World
@@ -89,8 +88,7 @@ def _best(world: World, results: Results, network: str, optimizer: str) -> Arm |
 
 def paper() -> dict[str, dict[str, float]]:
     """Return the table of the paper in percent, by data set and column, as "ResNet50 Adam"."""
-    text = (resources.files("vitlab.studies") / "paper" / "table7.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines())
+    rows = read_table("table7")
     return {row.pop("dataset"): {column: float(value) for column, value in row.items()} for row in rows}
 
 

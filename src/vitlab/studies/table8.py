@@ -1,13 +1,12 @@
 """Table 8 (appendix D.4): which kind of position embedding, and where it is added."""
 
-import csv
 from collections.abc import Mapping
 from functools import partial
-from importlib import resources
 
 from vitlab.evals.interval import OverRuns, over_runs
 from vitlab.nn.position import Learned1D, Learned2D, NoPosition, Place, Position, Relative
 from vitlab.studies.ablation import task_of
+from vitlab.studies.published import read_table
 from vitlab.studies.spread import percent, typical_deviation
 from vitlab.studies.study import Edition, Finding, Results, Sheet, Study, Table
 from vitlab.studies.work import Piece
@@ -28,8 +27,7 @@ KINDS: Mapping[str, Mapping[str, Position]] = {
 
 def paper() -> dict[str, dict[str, float]]:
     """Return the table of the paper, as shares, by row and column."""
-    text = (resources.files("vitlab.studies") / "paper" / "table8.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines())
+    rows = read_table("table8")
     return {row["position_embedding"]: {column: float(row[column]) for column in PLACES if row[column]} for row in rows}
 
 

@@ -1,9 +1,7 @@
 """Transcript: recipes of ours beside a table of the paper, row by row; nothing is trained."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 from vitlab.studies.study import SCALES, Edition, Finding, Results, Scale, Sheet, Table
 
@@ -32,12 +30,6 @@ class Line:
             if self.ours.get(name) != value
         ]
         return f"{self.recipe or ' '.join(self.row)} ({'; '.join(found)})"
-
-
-def read(file: str) -> list[dict[str, str]]:
-    """Return the rows of a table of the paper."""
-    text = (resources.files("vitlab.studies") / "paper" / file).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
 
 
 def sheet(title: str, heading: Sequence[str], lines: Sequence[Line], note: str) -> Sheet:

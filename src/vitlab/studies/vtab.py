@@ -5,11 +5,9 @@ the accuracy on their 200 validation images wins. Then each task is trained on i
 and what is finished is not run again.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from statistics import mean
 from typing import cast
@@ -22,6 +20,7 @@ from vitlab.errors import DataError, NonFiniteError, SettingsError
 from vitlab.nn.grid import Size
 from vitlab.studies.cell import Outcome, Studio, carry_out, finished, keep_plan
 from vitlab.studies.plan import Asked, divided_as, plan_finetune
+from vitlab.studies.published import read_table
 from vitlab.studies.recipe import Origin, RunSettings, find_recipe
 from vitlab.train.config import TrainSettings
 from vitlab.train.run import pretty
@@ -81,8 +80,7 @@ def all_tasks() -> dict[str, str]:
 @cache
 def table9() -> tuple[dict[str, str], ...]:
     """Return the paper's table 9: for each "task" its "title" there and, by the name of the model, top-1 in percent."""
-    text = (resources.files("vitlab.studies") / "paper" / "table9.csv").read_text(encoding="utf-8")
-    return tuple(csv.DictReader(text.splitlines()))
+    return tuple(read_table("table9"))
 
 
 def choose_tasks(names: Sequence[str]) -> list[str]:
