@@ -79,7 +79,7 @@ def test_the_sheet_shows_all_families_some_or_none():
     assert [figure.title for figure in whole.figures] == ["Accuracy against compute", "The paper's figure"]
     assert len(whole.tables[0].rows) == 1 + len(MINIATURE.networks)
     costs = [float(row[2].replace(",", "")) for row in whole.tables[0].rows[1:]]
-    assert whole.tables[0].rows[0][2] == "gigaFLOPs" and costs == sorted(costs)
+    assert whole.tables[0].rows[0][2] == "teraFLOPs" and costs == sorted(costs)
     part = figure5.sheet(MINIATURE, Results(results | {label: None for label in results if "R8x1" in label}))
     assert part.finding.agrees is None and len(part.tables[0].rows) == len(MINIATURE.networks)
     none = figure5.sheet(MINIATURE, Results(dict.fromkeys(results)))

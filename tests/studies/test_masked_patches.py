@@ -23,7 +23,7 @@ def starts():
 
 def test_every_arm_is_trained_alike_before_it_is_fine_tuned():
     trainings = [start.settings.train for start in starts().values()]
-    assert {(train.steps, train.batch_size, train.lr) for train in trainings} == {(600, 64, 3e-3)}
+    assert {(train.steps, train.batch_size, train.lr) for train in trainings} == {(1000, 64, 3e-3)}
     assert starts()[SUPERVISED] == MINIATURE.pretrained()
     assert starts()[SCRATCH].settings.train_data == MINIATURE.tasks[task_of(MINIATURE)]().train
     assert {starts()[arm].settings.train_data for arm in (MASKED, FEWER)} == {MINIATURE.sets["large"]()}

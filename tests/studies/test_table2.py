@@ -49,8 +49,8 @@ def test_the_sheet_has_costs_and_stands_without_some_results():
     ours, theirs = told(0.8, 0.7, 0.7).tables
     assert ours.rows[1] == ["digits", "81.0 ± 1.0", "71.0 ± 1.0", "51.0 ± 1.0", "71.0 ± 1.0"]
     named = {row[0]: row[1:] for row in ours.rows}
-    assert named["time to pre-train"] == ["2 min"] * 4  # 600 batches of 64 at 384 images a second
-    assert float(named["gigaFLOPs"][0]) > float(named["gigaFLOPs"][1])
+    assert named["time to pre-train"] == ["3 min"] * 4  # 1,000 batches of 64 at 384 images a second
+    assert float(named["teraFLOPs"][0]) > float(named["teraFLOPs"][1])
     assert theirs.rows[-1][-1] == "12300"
     part = table2.sheet(MINIATURE, Results(dict.fromkeys(GRID)))
     assert part.finding.agrees is None and "0 of 4" in part.finding.words

@@ -50,6 +50,6 @@ def test_both_tables_stand_with_and_without_results():
         ours, theirs = sheet(MINIATURE, Results(results)).tables
         assert len(ours.rows) == 10 and len(theirs.rows) == 19
         assert {len(row) for row in ours.rows} == {6} and {len(row) for row in theirs.rows} == {11}
-    assert ours.rows[1][:5] == ["Nano/8", "600", "50.0 ± 0.0", "50.0 ± 0.0", "50.0 ± 0.0"]
+    assert ours.rows[1][:5] == ["Nano/8", "1,000", "50.0 ± 0.0", "50.0 ± 0.0", "50.0 ± 0.0"]
     assert theirs.rows[1][:3] == ["B/32", "7", "80.73"] and theirs.rows[1][-3] == "55"
     assert [row[-3] for row in theirs.rows if row[-3].endswith("*")] == ["859 *"]

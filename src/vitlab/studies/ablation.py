@@ -1,8 +1,6 @@
 """Ablation: variants of one pre-training, each judged by linear heads on its frozen features, as in appendix D."""
 
 from vitlab.cost.flops import exaflops_of
-from vitlab.evals.interval import OverRuns, over_runs
-from vitlab.studies.study import Results
 from vitlab.studies.transfer import macs_of
 from vitlab.studies.work import Training
 from vitlab.studies.world import World
@@ -23,9 +21,3 @@ def exaflops(training: Training) -> float:
     found = exaflops_of(macs_of(settings.model), settings.train.batch_size * settings.train.steps, 1)
     assert found is not None  # the images were given
     return found
-
-
-def over_draws(results: Results, label: str) -> OverRuns | None:
-    """Return the mean and deviation of linear heads on one model over the draws of their few images."""
-    result = results[label]
-    return None if result is None else over_runs(result["draws"])

@@ -13,7 +13,7 @@ from vitlab.models.vit import Axial
 from vitlab.nn.axial_resnet import AxialAttention
 from vitlab.nn.pooling import Mean
 from vitlab.nn.position import Learned2D
-from vitlab.studies.ablation import exaflops, over_draws, task_of
+from vitlab.studies.ablation import exaflops, task_of
 from vitlab.studies.findings import Figure
 from vitlab.studies.plan import choose_device
 from vitlab.studies.speed import Bench, measure
@@ -50,20 +50,23 @@ def axial(model: AnySettings) -> AnySettings:
     return model.model_copy(update={"attention": Axial(), "position": Learned2D(), "pool": Mean()})
 
 
-def trainings(world: World) -> dict[str, Training]:
+def trainings(world: World, seed: int = 0) -> dict[str, Training]:
     """Return the pre-trainings by the name of their network, each before its axial form."""
     found: dict[str, Training] = {}
     for name in NETWORKS[world.scale]:
-        found[name] = world.pretrained(name)
-        found[f"Axial-{name}"] = world.variant(f"Axial-{name} on large", axial(world.networks[name]), name)
+        found[name] = world.pretrained(name, seed=seed)
+        model = axial(world.networks[name])
+        found[f"Axial-{name}"] = world.variant(f"Axial-{name} on large", model, name, seed=seed)
     return found
 
 
 def edition(world: World) -> Edition:
     """Return the study in `world`: every network is pre-trained, judged by linear heads, and its speed is measured here."""
     grid: dict[str, Piece] = {}
+    for seed in world.seeds:
+        for name, training in trainings(world, seed).items():
+            grid[_label(name, seed)] = world.heads(training, task=task_of(world))
     for name, training in trainings(world).items():
-        grid[f"{name}, heads"] = world.heads(training, task=task_of(world))
         inputs = {"seconds": SECONDS}
         speed = Measurement(f"speed-of-{training.name}", _measure_speed, (Untrained(training),), inputs)
         grid[f"{name}, speed"] = speed
@@ -89,7 +92,7 @@ def sheet(world: World, results: Results) -> Sheet:
     ]
     devices = {result["on"] for name in trainings(world) if (result := results[f"{name}, speed"]) is not None}
     note = (
-        f"Linear heads on {world.shots} images a class, mean and sample deviation over draws of the images. Compute is that of "
+        f"Linear heads on {world.shots} images a class, mean and sample deviation over seeds. Compute is that of "
         f"pre-training, beside the least. Speed is that of inference on {'; '.join(sorted(devices))}; the paper's on TPUv3 cores."
     )
     panels = {"compute": _points(found, least, of_speed=False), "speed": _points(found, least, of_speed=True)}
@@ -110,7 +113,8 @@ def _compared(world: World, results: Results) -> dict[str, Compared]:
     """Return the networks of which everything is measured."""
     found: dict[str, Compared] = {}
     for name, training in trainings(world).items():
-        top1, timed = over_draws(results, f"{name}, heads"), results[f"{name}, speed"]
+        top1 = results.over([_label(name, seed) for seed in world.seeds], "top1")
+        timed = results[f"{name}, speed"]
         speed = None if timed is None else timed["images_per_second"]
         if top1 is not None and speed is not None:
             found[name] = Compared(exaflops(training), top1, float(speed))
@@ -146,11 +150,15 @@ def _finding(world: World, found: Mapping[str, Compared]) -> Finding:
         f"{name} {100 * gains[name]:+.1f} points for {dearer[name]:.1f} times the compute" for name in vits
     )
     words = (
-        f"Axial attention gives {told}; heads deviate by {100 * noise:.1f} with their images. In {resnet} it takes "
+        f"Axial attention gives {told}; networks deviate by {100 * noise:.1f} over seeds. In {resnet} it takes "
         f"{dearer[resnet]:.1f} times the compute and {slower:.1f} times the time."
     )
     better = min(gains.values()) > noise and min(dearer[name] for name in vits) > 1
     return Finding(better and slower > max(1.0, dearer[resnet]), words)
+
+
+def _label(name: str, seed: int) -> str:
+    return f"{name}, heads, seed {seed}"
 
 
 STUDY = Study(

@@ -8,7 +8,6 @@ from typing import Any
 from vitlab.cost.flops import cost
 from vitlab.evals.interval import OverRuns, over_runs
 from vitlab.inspection.charts import Point, against
-from vitlab.models.vit import ViTSettings
 from vitlab.nn.grid import as_size
 from vitlab.nn.patches import Patches
 from vitlab.studies.ablation import exaflops, task_of
@@ -42,55 +41,52 @@ def scaled(base: Dimensions, factors: Mapping[str, float]) -> Dimensions:
     return {name: round(value * factors.get(name, 1)) for name, value in base.items()}
 
 
-def trainings(world: World) -> dict[str, tuple[Training, ...]]:
-    """Return the pre-trainings along each axis, from the smallest, without the base, which has a row of its own."""
+def sizes(world: World) -> dict[str, tuple[Dimensions, ...]]:
+    """Return what is trained along each axis, from the smallest, without the base, which has a row of its own."""
     base = BASES[world.scale]
-    along = {axis: [scaled(base, factors) for factors in steps] for axis, steps in AXES.items()}
-    return {
-        axis: tuple(_training(world, dimensions) for dimensions in each)
-        for axis, each in {BASE: [base], **along}.items()
-    }
+    along = {axis: tuple(scaled(base, factors) for factors in steps) for axis, steps in AXES.items()}
+    return {BASE: (base,), **along}
 
 
-def _training(world: World, dimensions: Dimensions) -> Training:
+def training(world: World, dimensions: Dimensions, seed: int = 0) -> Training:
+    """Return the pre-training of a network of these dimensions."""
     changes: dict[str, Any] = {name: value for name, value in dimensions.items() if name != "patch"}
     stem = Patches(patch_size=as_size(dimensions["patch"]))
     model = world.networks[world.usual].model_copy(update=changes | {"stem": stem})
-    return world.variant("scaled " + "-".join(map(str, dimensions.values())), model)
+    return world.variant("scaled " + "-".join(map(str, dimensions.values())), model, seed=seed)
 
 
 def edition(world: World) -> Edition:
-    """Return the study in `world`: every size is pre-trained once and judged by linear heads on every task."""
+    """Return the study in `world`: every size is pre-trained and judged by linear heads on every task."""
     grid: dict[str, Piece] = {
-        _label(training, task): world.heads(training, task=task)
-        for axis in trainings(world).values()
-        for training in axis
+        _label(dimensions, task, seed): world.heads(training(world, dimensions, seed), task=task)
+        for axis in sizes(world).values()
+        for dimensions in axis
+        for seed in world.seeds
         for task in world.tasks
     }
     return Edition(world.words, grid, partial(sheet, world), minutes=4)
 
 
-def _label(training: Training, task: str) -> str:
-    return f"{training.name}, {task}"
+def _label(dimensions: Dimensions, task: str, seed: int) -> str:
+    return f"{'-'.join(map(str, dimensions.values()))}, {task}, seed {seed}"
 
 
 def sheet(world: World, results: Results) -> Sheet:
     """Return accuracy by compute along each axis, and whether depth helps most, width least and smaller patches too."""
-    along = trainings(world)
     one, average = f"top-1 on {task_of(world)}", "average over tasks"
-    (base,) = along[BASE]
     heading = ["scaled", "compute", "parameters", "depth", "width", "MLP width", "patch", one, average]
     rows = [
         [
             axis,
-            *_size(training, base),
-            *(percent(_top1(results, training, tasks)) for tasks in ((task_of(world),), (*world.tasks,))),
+            *_size(world, dimensions),
+            *(percent(_top1(world, results, dimensions, tasks)) for tasks in ((task_of(world),), (*world.tasks,))),
         ]
-        for axis, each in along.items()
-        for training in each
+        for axis, each in sizes(world).items()
+        for dimensions in each
     ]
     note = (
-        f"Top-1 in percent of linear heads on {world.shots} images a class, mean and sample deviation over draws of the images. "
+        f"Top-1 in percent of linear heads on {world.shots} images a class, mean and sample deviation over seeds. "
         "Compute is that of the base's pre-training. The paper draws its numbers without stating them."
     )
     panels = {one: _points(world, results, (task_of(world),)), average: _points(world, results, (*world.tasks,))}
@@ -102,47 +98,50 @@ def sheet(world: World, results: Results) -> Sheet:
     return Sheet([Table("Linear few-shot accuracy", [heading, *rows], note)], figures, _finding(world, results))
 
 
-def _size(training: Training, base: Training) -> list[str]:
-    model = training.settings.model
-    assert isinstance(model, ViTSettings)
-    parameters = f"{cost(model).parameters:,}"
-    dimensions = model.depth, model.width, model.mlp_dim, model.stem.cell.height
-    return [f"{exaflops(training) / exaflops(base):.2g} ×", parameters, *map(str, dimensions)]
+def _size(world: World, dimensions: Dimensions) -> list[str]:
+    parameters = f"{cost(training(world, dimensions).settings.model).parameters:,}"
+    shown = (str(dimensions[name]) for name in ("depth", "width", "mlp_dim", "patch"))
+    return [f"{_compute(world, dimensions):.2g} ×", parameters, *shown]
+
+
+def _compute(world: World, dimensions: Dimensions) -> float:
+    """Return the compute of a pre-training, beside that of the base."""
+    return exaflops(training(world, dimensions)) / exaflops(training(world, BASES[world.scale]))
 
 
 def _points(world: World, results: Results, tasks: Sequence[str]) -> dict[str, list[Point]]:
     """Return the lines of a panel, each from the base."""
-    along = trainings(world)
+    along = sizes(world)
     (base,) = along.pop(BASE)
-    return {
+    points = {
         axis: [
-            Point(exaflops(training) / exaflops(base), 100 * top1.mean, top1.std and 100 * top1.std)
-            for training in (base, *each)
-            if (top1 := _top1(results, training, tasks)) is not None
+            Point(_compute(world, dimensions), 100 * top1.mean, top1.std and 100 * top1.std)
+            for dimensions in (base, *each)
+            if (top1 := _top1(world, results, dimensions, tasks)) is not None
         ]
         for axis, each in along.items()
-        if any(_top1(results, training, tasks) for training in (base, *each))
     }
+    return {axis: each for axis, each in points.items() if each}
 
 
-def _top1(results: Results, training: Training, tasks: Sequence[str]) -> OverRuns | None:
-    """Return the mean over tasks, and its deviation over the draws."""
-    found = [results[_label(training, task)] for task in tasks]
-    draws = [result["draws"] for result in found if result is not None]
-    return over_runs([sum(each) / len(each) for each in zip(*draws, strict=True)]) if len(draws) == len(found) else None
+def _top1(world: World, results: Results, dimensions: Dimensions, tasks: Sequence[str]) -> OverRuns | None:
+    """Return the mean over tasks, over those seeds that have them all; None without any."""
+    runs = [[results[_label(dimensions, task, seed)] for task in tasks] for seed in world.seeds]
+    whole = [[float(run["top1"]) for run in each if run is not None] for each in runs if None not in each]
+    return over_runs([sum(each) / len(each) for each in whole]) if whole else None
 
 
 def _finding(world: World, results: Results) -> Finding:
     """Compare what each axis gains for a doubling of compute, up to the largest that was made."""
-    along = trainings(world)
+    along, tasks = sizes(world), tuple(world.tasks)
     (base,) = along.pop(BASE)
-    start = _top1(results, base, (*world.tasks,))
-    ends = {axis: _top1(results, each[-1], (*world.tasks,)) for axis, each in along.items()}
+    start = _top1(world, results, base, tasks)
+    ends = {axis: _top1(world, results, each[-1], tasks) for axis, each in along.items()}
     known = [end for end in ends.values() if end is not None]
     if start is None or len(known) < len(ends):
         return Finding(None, "Not every size could be measured.")
     noise = typical_deviation([start, *known])
-    doublings = {axis: math.log2(exaflops(each[-1]) / exaflops(base)) for axis, each in along.items()}
+    doublings = {axis: math.log2(_compute(world, each[-1])) for axis, each in along.items()}
     gains = {axis: (end.mean - start.mean) / doublings[axis] for axis, end in ends.items() if end is not None}
     alone = {axis: gain for axis, gain in gains.items() if axis != "all"}
     agrees = (
@@ -154,7 +153,7 @@ def _finding(world: World, results: Results) -> Finding:
     listed = ", ".join(f"{axis} {100 * gains[axis]:+.1f}" for axis in ranked)
     words = (
         f"Points of average top-1 gained for a doubling of compute: {listed}. "
-        f"The heads deviate by {100 * noise:.1f} with the images that are drawn."
+        f"Networks deviate by {100 * noise:.1f} over seeds."
     )
     return Finding(agrees, words)
 
