@@ -173,8 +173,6 @@ def test_what_cannot_be_run_is_refused(refused, tmp_path, monkeypatch):
     refused("study", "run", "table3", "--out", tmp_path, words=["already exists, without study.json"])
     monkeypatch.setenv("VITLAB_DATA", str(tmp_path))
     refused("study", "run", "table8", "--scale", "paper", "--out", "new", words=["JFT-300M", "never published"])
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    refused("study", "run", "table8", words=["start it without torchrun"])
 
 
 def test_what_a_study_takes_is_told(within):

@@ -11,7 +11,7 @@ from vitlab.studies.pictures import structured
 from vitlab.studies.study import Results
 from vitlab.studies.vtab import all_tasks
 from vitlab.studies.work import Training, Untrained
-from vitlab.studies.world import Task
+from vitlab.studies.world import Task, measured_heads
 from vitlab.studies.world_miniature import MINIATURE, fractals, pretraining, vit
 from vitlab.studies.world_paper import PAPER
 
@@ -43,9 +43,11 @@ def test_every_entry_has_every_task_and_digits_are_shared_with_other_studies():
 
 def test_a_task_of_pictures_is_measured():
     settings = pretraining(vit(width=16, mlp_dim=16, depth=1, num_heads=1), fractals(3, 5), steps=4)
-    model = Untrained(Training("base-seed0", settings)).model(Path())
-    train, test = (structured("number of digits", side) for side in ("train", "test"))
-    found = bench._measure([model], train=train, test=test, shots=20, draws=(0, 1))
+    sides = (structured("number of digits", side) for side in ("train", "test"))
+    piece = measured_heads(
+        Untrained(Training("base-seed0", settings)), "number of digits", *sides, shots=20, draws=(0, 1)
+    )
+    found = piece.measure([model.model(Path()) for model in piece.models])
     assert found["images"] == 500 and len(found["draws"]) == 2
     assert 0.3 < found["top1"] <= 1  # how light the image is tells it, even to a network that has learned nothing
 

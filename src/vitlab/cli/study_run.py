@@ -1,6 +1,5 @@
 """`vitlab study run`."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,9 @@ from vitlab.cli.training import console_and_say
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vitlab.ranks import Ranks
     from vitlab.studies.board import Board, Chosen
+    from vitlab.studies.study import Scale
     from vitlab.studies.work import Piece
 
 
@@ -42,39 +43,64 @@ def run(
 ) -> None:
     """Carry out studies, and write a page of each with the paper's numbers beside it.
 
-    Given again, the command goes on where it was; several machines may share the folder.
+    Given again, the command goes on where it was; several machines may share the folder. Under torchrun all its devices train
+    each piece together.
     """
+    from vitlab.ranks import joined
     from vitlab.studies import team
     from vitlab.studies.board import Board, choose
     from vitlab.studies.conduct import open_folder
     from vitlab.studies.contents import find, names
     from vitlab.studies.study import scale_named
 
-    _refuse_ranks()
     _check_names(studies, all_)
     size, folder = scale_named(scale), out or Path("runs") / scale
     chosen, left = choose([find(name) for name in studies or names()], size, whole=all_)
     team.use_threads(size)
     if team.is_member():
         raise SystemExit(team.join([edition for _, edition in chosen], folder))
-    console, say = console_and_say()
-    workers = team.size_for(size, processes)
-    open_folder(folder, size)
-    say(f"studies  {', '.join(study.name for study, _ in chosen)}")
-    for name, why in left.items():
-        say(f"without  {name}: {why}")
-    board = Board(chosen, size, folder)
-    _carry_out(board, chosen, workers, console)
+    with joined() as ranks:
+        if not ranks.first:
+            _follow(chosen, folder, ranks)
+            return
+        console, say = console_and_say()
+        workers = _workers(size, processes, ranks)
+        open_folder(folder, size)
+        say(f"studies  {', '.join(study.name for study, _ in chosen)}")
+        for name, why in left.items():
+            say(f"without  {name}: {why}")
+        _carry_out(Board(chosen, size, folder), chosen, workers, ranks, console)
     tell(folder, [study for study, _ in chosen], as_json)
 
 
-def _refuse_ranks() -> None:
-    """Refuse to be one of the ranks that train one piece together: the processes of a study each work on their own."""
+def _workers(scale: "Scale", processes: int | None, ranks: "Ranks") -> int:
+    """Return how many pieces are worked on at once: by several ranks one, which they train together."""
     from vitlab.errors import SettingsError
+    from vitlab.studies import team
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        what = "does not train one piece on several devices: its processes each work on one"
-        raise SettingsError("study run", what, "start it without torchrun, once a machine, with the same --out")
+    if ranks.world == 1:
+        return team.size_for(scale, processes)
+    if processes is not None:
+        what = "is for pieces at once, and under torchrun all devices train one together"
+        raise SettingsError("--processes", what, "leave it out, or start without torchrun")
+    return 1
+
+
+def _follow(chosen: "Chosen", folder: Path, ranks: "Ranks") -> None:
+    """Take part in the pieces that the first rank begins, in silence."""
+    import io
+
+    from rich.console import Console
+
+    from vitlab.studies.cell import Studio
+    from vitlab.studies.conduct import follow
+    from vitlab.train.loop import Interrupted
+
+    studio = Studio(Console(file=io.StringIO()), lambda _: None, ranks)
+    try:
+        follow([edition for _, edition in chosen], folder, studio)
+    except Interrupted as stop:
+        raise SystemExit(stop.exit_code) from None
 
 
 def _check_names(studies: list[str] | None, all_: bool) -> None:
@@ -84,7 +110,7 @@ def _check_names(studies: list[str] | None, all_: bool) -> None:
         raise SettingsError("NAME", "name studies, or give --all", "see `vitlab study list`")
 
 
-def _carry_out(board: "Board", chosen: "Chosen", processes: int, console: "Console") -> None:
+def _carry_out(board: "Board", chosen: "Chosen", processes: int, ranks: "Ranks", console: "Console") -> None:
     """Do what is left, here or by a team of `processes`; when interrupted, say how to go on and leave with the code for it."""
     from vitlab.studies import team
     from vitlab.studies.cell import Studio
@@ -99,14 +125,15 @@ def _carry_out(board: "Board", chosen: "Chosen", processes: int, console: "Conso
             say(f"{board.standing()}: {line}")
         say(f"{board.standing()}: begun    {piece.name}")
 
-    say(f"run      {board.out}: {board.done} of {len(board.pieces)} pieces are done, {processes} at once")
+    several = f", each on {ranks.world} devices" if ranks.world > 1 else ""
+    say(f"run      {board.out}: {board.done} of {len(board.pieces)} pieces are done, {processes} at once{several}")
     try:
         if board.done == len(board.pieces):
             return
         if processes > 1:
             team.lead(board, processes, sys.argv[1:], console, say)
         else:
-            conduct([edition for _, edition in chosen], board.out, Studio(console, say), work_on)
+            conduct([edition for _, edition in chosen], board.out, Studio(console, say, ranks), work_on)
     except Interrupted as stop:
         say("interrupted; the same command goes on where it was")
         raise SystemExit(stop.exit_code) from None

@@ -1,19 +1,16 @@
 """Bench: VTAB's three groups of tasks, each learned from few images; VTAB-1k itself at the paper's scale, small ones elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Literal, NamedTuple
 
 from vitlab.data.source import Source
-from vitlab.evals.fewshot import fewshot
 from vitlab.evals.interval import OverRuns, over_runs
-from vitlab.models.classifier import Classifier
-from vitlab.studies.pictures import STRUCTURED, identity, structured
+from vitlab.studies.pictures import STRUCTURED, structured
 from vitlab.studies.recipe import find_recipe
 from vitlab.studies.study import Results, Scale
 from vitlab.studies.vtab import RECIPE, all_tasks, table9
-from vitlab.studies.work import Measurement, Piece, Result, Training
-from vitlab.studies.world import Upstream, World, slug
+from vitlab.studies.work import Piece, Training
+from vitlab.studies.world import Upstream, World, measured_heads
 from vitlab.studies.world_miniature import TASKS
 from vitlab.studies.world_paper import named_task, run_settings
 
@@ -21,8 +18,6 @@ Group = Literal["natural", "specialized", "structured"]
 GROUPS: tuple[Group, ...] = ("natural", "specialized", "structured")
 IMAGES = 100
 """Of a task that are learned from, where it is not VTAB-1k; as many of every class."""
-DRAWS = (0, 1, 2)
-"""Of those images; the result is the mean."""
 UNSEEN = "new fractals"
 
 
@@ -106,26 +101,15 @@ def _piece(world: World, entry: Entry, task: str, seed: int) -> Piece:
     start = world.pretrained(entry.network, entry.data, seed)
     if world.scale == "paper":
         return _finetuned(world, start, entry, task)
-    if task in world.tasks:
-        return world.heads(start, shots=IMAGES // len(world.tasks[task]().train.classes), task=task, draws=DRAWS)
-    train, test = _sides(task)
-    shots = IMAGES // len(train.classes)
-    inputs = {"shots": shots, "draws": list(DRAWS), "train": identity(train), "test": identity(test)}
-    measure = partial(_measure, train=train, test=test, shots=shots, draws=DRAWS)
-    return Measurement(f"{shots}-shot-{slug(task)}-{start.name}", measure, (start,), inputs)
+    train, test = _sides(world, task)
+    return measured_heads(start, task, train, test, IMAGES // len(train.classes))
 
 
-def _measure(models: Sequence[Classifier], *, train: Source, test: Source, shots: int, draws: Sequence[int]) -> Result:
-    (model,) = models
-    found = [fewshot(model, train, test, shots, draw) for draw in draws]
-    return {"top1": sum(found) / len(found), "draws": found, "images": len(test)}
-
-
-def _sides(task: str) -> tuple[Source, Source]:
-    if task == UNSEEN:
-        given = TASKS[UNSEEN]()
-        return given.train, given.test
-    return structured(task, "train"), structured(task, "test")
+def _sides(world: World, task: str) -> tuple[Source, Source]:
+    if task in STRUCTURED:
+        return structured(task, "train"), structured(task, "test")
+    given = world.tasks[task]() if task in world.tasks else TASKS[UNSEEN]()
+    return given.train, given.test
 
 
 def _finetuned(world: World, start: Training, entry: Entry, task: str) -> Training:

@@ -13,11 +13,13 @@ from vitlab.data.decoded import Decoded, decode_once
 from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Source
 from vitlab.errors import NonFiniteError, RunFolderError
+from vitlab.ranks import ALONE, Ranks
 from vitlab.studies import run
 from vitlab.studies.recipe import RunSettings
 from vitlab.studies.run import FREE_TO_CHANGE, Given
 from vitlab.train.progress import Terminal
 from vitlab.train.run import CHECKPOINTS, MANIFEST, MODEL, OUTCOME, is_run, pretty
+from vitlab.train.watcher import Quiet
 
 JUDGED_BY = {"map": "mAP", "top1": "top-1"}
 """What decides between trials and is the result of a study, the first that its evaluations have; and what people call it."""
@@ -54,10 +56,13 @@ class Outcome(Settings):
 
 @dataclass(frozen=True)
 class Studio:
-    """What the runs of a study on one data set share: where they are shown, and its images once they are decoded."""
+    """What the runs of a study on one data set share: where they are shown, the `ranks` that train each together, and its
+    images once they are decoded.
+    """
 
     console: Console
     say: Callable[[str], None]
+    ranks: Ranks = ALONE
     _decoded: dict[str, Source] = field(default_factory=dict[str, Source])
 
     def decoded(self, source: Source, spec: ImageSpec) -> Source:
@@ -80,7 +85,7 @@ class Studio:
 def carry_out(
     settings: RunSettings, folder: Path, studio: Studio, given: Given | None = None, *, trial: bool = False
 ) -> Outcome:
-    """Return what the run of `settings` in `folder` came to, after carrying out what is left of it.
+    """Return what the run of `settings` in `folder` came to, after carrying out what is left of it: all ranks of `studio` call it.
 
     Its checkpoints are removed in the end. Of a `trial` the model goes too, whose use was to be compared: settings, log and
     outcome stay; and a trial whose loss stops being a number is one that has lost, not an error.
@@ -90,12 +95,13 @@ def carry_out(
         NonFiniteError: the loss stopped being a number, and it is no trial.
         Interrupted: it was asked to stop; called again, it goes on.
     """
-    if not (folder / OUTCOME).exists():
+    ranks, path = studio.ranks, folder / OUTCOME
+    if not ranks.tell(path.exists()):
         outcome = _made(settings, folder, studio, given, trial)
-        files.write_atomic(folder / OUTCOME, pretty(to_json(outcome)))
-    outcome = finished(folder, trial=trial)
-    assert outcome is not None  # it was written
-    return outcome
+        if ranks.first:
+            files.write_atomic(path, pretty(to_json(outcome)))
+    outcome = finished(folder, trial=trial) if ranks.first else None
+    return parse(Outcome, ranks.tell(outcome and to_json(outcome)), path)
 
 
 def finished(folder: Path, *, trial: bool = False) -> Outcome | None:
@@ -108,12 +114,13 @@ def finished(folder: Path, *, trial: bool = False) -> Outcome | None:
 
 
 def _made(settings: RunSettings, folder: Path, studio: Studio, given: Given | None, trial: bool) -> Outcome:
-    watcher = Terminal(studio.console, brief=True)
+    ranks = studio.ranks
+    watcher = Terminal(studio.console, brief=True) if ranks.first else Quiet()
     try:
-        if is_run(folder):
-            result = run.resume(folder, watcher, _nothing, asked=settings, given=given)
+        if ranks.tell(is_run(folder)):
+            result = run.resume(folder, watcher, _nothing, asked=settings, given=given, ranks=ranks)
         else:
-            result = run.start(settings, folder, watcher, _nothing, given=given)
+            result = run.start(settings, folder, watcher, _nothing, given=given, ranks=ranks)
     except NonFiniteError as error:
         if not trial:  # the plan of a study is kept, so that it cannot be resumed with another rate
             raise NonFiniteError(

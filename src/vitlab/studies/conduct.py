@@ -19,7 +19,7 @@ from typing import Any
 
 from vitlab import files
 from vitlab.config import read_json
-from vitlab.errors import RunFolderError, VitlabError
+from vitlab.errors import RankError, RunFolderError, VitlabError
 from vitlab.studies.cell import Studio
 from vitlab.studies.claim import claim, owner
 from vitlab.studies.study import Edition, Results, Scale, scale_named
@@ -87,18 +87,29 @@ def conduct(editions: Sequence[Edition], out: Path, studio: Studio, work_on: Cal
     """Carry out what is left of the grids of `editions` in the folder `out`, sharing it with whoever else does.
 
     What another process holds is left to it, and waited for in the end. A piece that fails is noted, and so is what needs it;
-    the rest goes on. Called again, it is tried once more.
+    the rest goes on. Called again, it is tried once more, after all others. Of several ranks the first one calls this, and the
+    others `follow`.
 
     Raises:
         Interrupted: it was asked to stop; called again, it goes on.
+        RankError: a piece failed on several ranks, which cannot go on without each other; called again, the others go on.
     """
     pieces = out / PIECES
     todo = in_order([piece for edition in editions for piece in edition.grid.values()])
     before = {attempt.attempt for piece in todo if (attempt := failure_of(piece, out)) is not None}
+    todo.sort(key=lambda piece: failure_of(piece, out) is not None)
     while todo := [piece for piece in todo if _is_open(piece, out, before)]:
         ready = (piece for piece in todo if all(need.result(pieces) is not None for need in piece.needs))
         if not any(_done_here(piece, out, studio, before, work_on) for piece in ready):
             time.sleep(POLL_SECONDS)
+    studio.ranks.tell(None)
+
+
+def follow(editions: Sequence[Edition], out: Path, studio: Studio) -> None:
+    """Take part in every piece that the first rank begins in `conduct`, until nothing is left."""
+    known = {_name(piece): piece for piece in in_order([piece for each in editions for piece in each.grid.values()])}
+    while (name := studio.ranks.tell()) is not None:
+        known[name].carry_out(out / PIECES, studio)
 
 
 def _done_here(piece: Piece, out: Path, studio: Studio, before: set[str], work_on: Callable[[Piece], None]) -> bool:
@@ -149,14 +160,18 @@ def _is_open(piece: Piece, out: Path, before: set[str]) -> bool:
 def _attempt(piece: Piece, out: Path, studio: Studio) -> None:
     path, began = out / FAILED / f"{_name(piece)}.json", time.monotonic()
     try:
+        studio.ranks.tell(_name(piece))
         piece.carry_out(out / PIECES, studio)
         files.remove(path)
-    except Interrupted:
+    except (Interrupted, RankError):  # no fault of the piece
         raise
-    except VitlabError as error:
-        _note(path, piece, str(error))
     except Exception as error:  # one piece's bug must not end a study of days
-        _note(path, piece, f"{type(error).__name__}: {error}")
+        reason = str(error) if isinstance(error, VitlabError) else f"{type(error).__name__}: {error}"
+        _note(path, piece, reason)
+        if studio.ranks.world > 1:
+            raise RankError(
+                piece.name, f"failed: {reason}", "the same command goes on with the others first"
+            ) from error
     finally:
         event = {"piece": _name(piece), "seconds": round(time.monotonic() - began, 3), "on": socket.gethostname()}
         with (out / SECONDS).open("a") as file:

@@ -17,10 +17,10 @@ from typing import Any
 from vitlab import files
 from vitlab.config import parse, read_json, to_json
 from vitlab.models.classifier import Classifier, build
-from vitlab.studies.cell import Outcome, Studio, carry_out
-from vitlab.studies.recipe import Origin, RunSettings
+from vitlab.studies.cell import Outcome, Studio, carry_out, divided_as_before
+from vitlab.studies.recipe import Origin, RunSettings, micro_batch_for
 from vitlab.studies.run import FREE_TO_CHANGE
-from vitlab.train.run import MODEL, OUTCOME, pretty
+from vitlab.train.run import CONFIG, MODEL, OUTCOME, is_run, pretty
 from vitlab.weights.load import load
 
 Result = Mapping[str, Any]
@@ -65,6 +65,7 @@ class Training:
             weights = self.start.folder(pieces) / MODEL
             origin = Origin(path=str(weights.resolve()), sha256=files.sha256(weights))
             settings = settings.model_copy(update={"weights": origin})
+        settings = _divided(settings, self.folder(pieces), studio.ranks.world)
         carry_out(settings, self.folder(pieces), studio, studio.given(settings))
 
     def model(self, pieces: Path) -> Classifier:
@@ -134,14 +135,26 @@ class Measurement:
         return pieces / f"{self.name}-{self.digest[:DIGITS]}"
 
     def carry_out(self, pieces: Path, studio: Studio) -> None:
-        """Measure."""
-        del studio
+        """Measure, on the first rank alone."""
+        if not studio.ranks.first:
+            return
         found = self.measure([model.model(pieces) for model in self.models])
         self.folder(pieces).mkdir(parents=True, exist_ok=True)
         files.write_atomic(self.folder(pieces) / RESULT, pretty(found))
 
 
 Piece = Training | Measurement
+
+
+def _divided(settings: RunSettings, folder: Path, world: int) -> RunSettings:
+    """Return `settings` with batches that `world` ranks can share; a run that is there keeps its own."""
+    if is_run(folder):
+        return divided_as_before(settings, parse(RunSettings, read_json(folder / CONFIG), folder / CONFIG))
+    if settings.train.pieces % world == 0:
+        return settings
+    whole = settings.train.model_copy(update={"micro_batch_size": None})
+    micro = micro_batch_for(settings.model, whole, world)
+    return settings.model_copy(update={"train": whole.model_copy(update={"micro_batch_size": micro})})
 
 
 def in_order(pieces: Sequence[Piece]) -> list[Piece]:

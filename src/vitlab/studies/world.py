@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from vitlab.config import to_json
 from vitlab.data.open import AnySource
+from vitlab.data.source import Source
 from vitlab.evals.fewshot import fewshot
 from vitlab.models.classifier import AnySettings, Classifier
+from vitlab.studies.pictures import identity
 from vitlab.studies.recipe import RunSettings
 from vitlab.studies.study import Scale
 from vitlab.studies.work import Measurement, Result, Training, Untrained
@@ -92,20 +93,29 @@ class World:
         task: str | None = None,
         draws: Sequence[int] = range(3),
     ) -> Measurement:
-        """Return the measurement of linear heads on a few images a class: `top1` is the mean over `draws` of the images."""
-        shots, task = shots or self.shots, task or self.task
-        given = self.tasks[task]()
-        inputs = {"shots": shots, "draws": list(draws), "train": to_json(given.train), "test": to_json(given.test)}
-        trained = model if isinstance(model, Training) else model.training
-        kind = "" if isinstance(model, Training) else "untrained-"
-        name = f"{shots}-shot-{slug(task)}-{kind}{trained.name}"
-        return Measurement(name, partial(_measure_heads, task=given, shots=shots, draws=tuple(draws)), (model,), inputs)
+        """Return the measurement of linear heads on one of the tasks, as `measured_heads`."""
+        name = task or self.task
+        given = self.tasks[name]()
+        return measured_heads(model, name, given.train, given.test, shots or self.shots, draws)
 
 
-def _measure_heads(models: Sequence[Classifier], *, task: Task, shots: int, draws: Sequence[int]) -> Result:
+def measured_heads(
+    model: Training | Untrained, task: str, train: Source, test: Source, shots: int, draws: Sequence[int] = range(3)
+) -> Measurement:
+    """Return the measurement of linear heads on a few images a class of `train`: `top1` is the mean over `draws` of them."""
+    inputs = {"shots": shots, "draws": list(draws), "train": identity(train), "test": identity(test)}
+    trained = model if isinstance(model, Training) else model.training
+    kind = "" if isinstance(model, Training) else "untrained-"
+    measure = partial(_measure_heads, train=train, test=test, shots=shots, draws=tuple(draws))
+    return Measurement(f"{shots}-shot-{slug(task)}-{kind}{trained.name}", measure, (model,), inputs)
+
+
+def _measure_heads(
+    models: Sequence[Classifier], *, train: Source, test: Source, shots: int, draws: Sequence[int]
+) -> Result:
     (model,) = models
-    found = [fewshot(model, task.train, task.test, shots, draw) for draw in draws]
-    return {"top1": sum(found) / len(found), "draws": found, "images": len(task.test)}
+    found = [fewshot(model, train, test, shots, draw) for draw in draws]
+    return {"top1": sum(found) / len(found), "draws": found, "images": len(test)}
 
 
 def slug(name: str) -> str:
