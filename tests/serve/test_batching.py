@@ -6,7 +6,8 @@ import pytest
 
 from vitlab.errors import BusyError
 from vitlab.serve.batching import Served
-from vitlab.serve.predict import Prediction, Predictor
+from vitlab.serve.engine import Outputs
+from vitlab.serve.predict import Predictor
 from vitlab.serve.settings import ServeSettings
 
 CLASSES = ("ant", "bee", "cat")
@@ -17,13 +18,17 @@ class Gated(Predictor):
 
     def __init__(self, model):
         super().__init__(model, batch_size=4)
-        self.leave, self.began, self.sizes = threading.Semaphore(0), threading.Semaphore(0), []
+        self.engine, self.sizes = self, []
+        self.leave, self.began = threading.Semaphore(0), threading.Semaphore(0)
 
-    def answer(self, prepared):
+    def stack(self, prepared):
+        self.sizes.append(len(prepared))
+        return super().stack(prepared)
+
+    def run(self, images):
         self.began.release()
         assert self.leave.acquire(timeout=20)
-        self.sizes.append(len(prepared))
-        return [Prediction(CLASSES, np.zeros(3, np.float32), image[0, 0].astype(np.float32)) for image in prepared]
+        return Outputs(np.zeros((4, 3), np.float32), images[:, :, 0, 0].numpy().astype(np.float32))
 
 
 @pytest.fixture
@@ -134,17 +139,17 @@ def test_there_is_room_for_so_many_images_and_again_when_they_are_answered(serve
     assert served.accepted == 0
 
 
-def test_a_function_runs_in_the_models_thread_in_its_turn(served, gated):
+def test_a_function_runs_in_its_turn_while_the_model_runs_nothing_else(served, gated):
     async def work():
         first = asyncio.create_task(numbers(served, 1))
         await begun(gated)
-        called = asyncio.create_task(served.run(lambda predictor: (predictor, threading.current_thread().name)))
+        called = asyncio.create_task(served.run(lambda predictor: (predictor, served._turn.locked())))
         after = asyncio.create_task(numbers(served, 2))
         await asyncio.sleep(0)
         gated.leave.release(2)
         return await asyncio.gather(first, called, after)
 
-    assert asyncio.run(work()) == [[1], (gated, "model one"), [2]]
+    assert asyncio.run(work()) == [[1], (gated, True), [2]]
 
 
 def test_a_function_takes_a_place_too(served):

@@ -252,7 +252,7 @@ def test_names_that_are_allowed_are_served(predictors, photos):
 def test_what_fails_inside_is_said_to_the_log_and_not_to_the_client(predictors, photos, caplog):
     with serving(predictors, decoders=1, max_waiting=8) as site:
         predictor = site.service.models["first"].predictor
-        site.service.models["first"].predictor = type("Broken", (), {"batch_size": 4, "answer": lambda *_: 1 / 0})()
+        site.service.models["first"].predictor = type("Broken", (), {"batch_size": 4, "stack": lambda *_: 1 / 0})()
         answer = site.predict(photos[0])
         assert answer.status == 500 and "division" not in answer.error
         site.service.models["first"].predictor = predictor

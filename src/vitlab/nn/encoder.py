@@ -1,7 +1,7 @@
 """The Transformer encoder (equations 2–4)."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -40,7 +40,13 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Return the transformed tokens, each by itself."""
-        hidden = functional.gelu(self.hidden(x), approximate=self.approximate)
+        hidden = self.hidden(x)
+        if (
+            torch.is_inference_mode_enabled()
+        ):  # in place: another tensor of this size costs B/16 on a CPU 5 % of its time
+            hidden = cast(Any, torch.ops).aten.gelu_(hidden, approximate=self.approximate)
+        else:
+            hidden = functional.gelu(hidden, approximate=self.approximate)
         return self.dropout(self.out(self.dropout(hidden)))
 
 

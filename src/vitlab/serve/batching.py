@@ -1,4 +1,4 @@
-"""Batching: one thread runs a model, on batches of one shape, filled with whatever waits."""
+"""Batching: a model runs on batches of one shape, one after the other, filled with whatever waits."""
 
 import asyncio
 import logging
@@ -17,6 +17,8 @@ from vitlab.errors import BusyError
 from vitlab.serve.predict import Prediction, Predictor
 from vitlab.serve.settings import ServeSettings
 
+THREADS = 2
+"""One runs the model while the other reads what came out and makes the next batch, which would cost a small model a tenth."""
 T = TypeVar("T")
 log = logging.getLogger("vitlab")
 
@@ -47,8 +49,14 @@ class Served:
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._ending = False
-        self._thread = threading.Thread(target=self._work, name=f"model {name}", daemon=True)
-        self._thread.start()
+        self._running = 0  # batches and functions that were taken and have not run
+        self._turn = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"model {name}, {number}", daemon=True)
+            for number in range(THREADS)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -75,7 +83,7 @@ class Served:
         return await self._wait([_Job(image, None) for image in images])
 
     async def run(self, work: Callable[[Predictor], T]) -> T:
-        """Return what `work` makes of the predictor, in the thread that runs the model, in its turn.
+        """Return what `work` makes of the predictor in its turn, while the model runs nothing else.
 
         Raises:
             BusyError: too many wait already.
@@ -89,8 +97,9 @@ class Served:
         """Finish what waits, then end the thread."""
         with self._changed:
             self._ending = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     async def _wait(self, jobs: "list[_Job]") -> list[Any]:
         """Return what comes of `jobs`; whoever gives up takes those along that have not begun."""
@@ -110,6 +119,7 @@ class Served:
         while jobs := self._take():
             wanted = [job for job in jobs if job.future.set_running_or_notify_cancel()]  # some have left
             if not wanted:
+                self._ran()
                 continue
             try:
                 answers = self._answers(wanted)
@@ -126,25 +136,45 @@ class Served:
         size = self.predictor.batch_size
         with self._changed:
             while (left := self._left()) is None or left > 0:
-                if left is None and self._ending:
+                if self._ending and not self._jobs:
                     return []
                 self._changed.wait(left)
+            self._running += 1
             taken = [self._jobs.popleft()]
             while taken[0].work is None and len(taken) < size and self._jobs and self._jobs[0].work is None:
                 taken.append(self._jobs.popleft())
             return taken
 
     def _left(self) -> float | None:
-        """Return in how many seconds something is to begin, None while nothing waits."""
+        """Return in how many seconds something can be taken, None before there is a reason to look again.
+
+        While the model runs only a full batch can, whose images are then put together meanwhile: others may still be joined.
+        """
         if not self._jobs:
             return None
         first = self._jobs[0]
-        if first.work is not None or len(self._jobs) >= self.predictor.batch_size or self._ending:
+        full = first.work is None and len(self._jobs) >= self.predictor.batch_size
+        if self._running and not full:
+            return None
+        if full or first.work is not None or self._ending:
             return 0.0
         return first.since + self._patience - time.monotonic()
 
+    def _ran(self) -> None:
+        """Let others take what waits."""
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
     def _answers(self, jobs: Sequence[_Job]) -> Sequence[Any]:
-        if jobs[0].work is not None:
-            return [jobs[0].work(self.predictor)]
-        self.images, self.batches = self.images + len(jobs), self.batches + 1
-        return self.predictor.answer([job.image for job in jobs if job.image is not None])
+        try:
+            if jobs[0].work is not None:
+                with self._turn:
+                    return [jobs[0].work(self.predictor)]
+            batch = self.predictor.stack([job.image for job in jobs if job.image is not None])
+            with self._turn:
+                self.images, self.batches = self.images + len(jobs), self.batches + 1
+                outputs = self.predictor.engine.run(batch)
+        finally:
+            self._ran()
+        return self.predictor.read(outputs, len(jobs))

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vitlab.data.batch import collate
 from vitlab.data.image import Picture
@@ -15,7 +17,17 @@ from vitlab.data.preprocess import ImageSpec
 from vitlab.data.source import Pixels
 from vitlab.errors import DataError, SettingsError, WeightsError
 from vitlab.models.classifier import AnySettings, Classifier, to_probabilities
-from vitlab.serve.engine import Choice, Engine, OnnxRuntime, Standalone, batch_size_for, choose, device_of, need_onnx
+from vitlab.serve.engine import (
+    Choice,
+    Engine,
+    OnnxRuntime,
+    Outputs,
+    Standalone,
+    batch_size_for,
+    choose,
+    device_of,
+    need_onnx,
+)
 from vitlab.weights.load import load
 
 
@@ -130,14 +142,16 @@ class Predictor:
     def answer(self, prepared: Sequence[Pixels]) -> list[Prediction]:
         """Return the predictions for prepared images, in order."""
         starts = range(0, len(prepared), self.batch_size)
-        return [each for start in starts for each in self._run(prepared[start : start + self.batch_size])]
+        batches = (prepared[start : start + self.batch_size] for start in starts)
+        return [each for batch in batches for each in self.read(self.engine.run(self.stack(batch)), len(batch))]
 
-    def _run(self, prepared: Sequence[Pixels]) -> list[Prediction]:
-        """Return the predictions for one batch, padded to its size."""
-        batch = collate(prepared, [0] * len(prepared), [""] * len(prepared), self.batch_size)
-        outputs = self.engine.run(batch.images)
+    def stack(self, prepared: Sequence[Pixels]) -> UInt8[Tensor, "b c h w"]:
+        """Return at most `batch_size` prepared images as the batch that the engine runs, padded to that size."""
+        return collate(prepared, [0] * len(prepared), [""] * len(prepared), self.batch_size).images
+
+    def read(self, outputs: Outputs, count: int) -> list[Prediction]:
+        """Return the predictions for the first `count` images of a batch."""
         rows = to_probabilities(torch.from_numpy(outputs.logits), self.probabilities).numpy()
-        count = len(prepared)
         return [Prediction(self.classes, *row) for row in zip(rows[:count], outputs.features[:count], strict=True)]
 
 
