@@ -87,7 +87,7 @@ def edition(world: World) -> Edition:
     grid = {
         f"{kind} {seed}": world.heads(trained(world, kind, seed), task=task) for kind in KINDS for seed in world.seeds
     }
-    return Edition(world.words, grid, partial(sheet, world), minutes=2)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def sheet(world: World, results: Results) -> Sheet:
@@ -115,4 +115,5 @@ STUDY = Study(
     found="How positions are encoded makes little difference (table 8); it did not try random ones.",
     source="our own, after table 8",
     editions=in_every_world(edition),
+    minutes=2,
 )

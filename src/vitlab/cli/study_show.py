@@ -45,7 +45,12 @@ def _facts(study: "Study", scale: "Scale") -> dict[str, Any]:
     except DataError as error:
         return {"possible": False, "why": str(error)}
     pieces = len(in_order(list(edition.grid.values())))
-    return {"possible": True, "data": edition.data, "pieces": pieces, "minutes": edition.minutes}
+    return {
+        "possible": True,
+        "data": edition.data,
+        "pieces": pieces,
+        "minutes": study.minutes if scale == "miniature" else None,
+    }
 
 
 def _said(facts: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ def edition(world: World) -> Edition:
         for seed in seeds(world)
         for kind in KINDS
     }
-    return Edition(world.words, grid, partial(sheet, world), 8 if world.scale == "miniature" else None)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def sheet(world: World, results: Results) -> Sheet:
@@ -74,4 +74,5 @@ STUDY = Study(
     found="Highly localised attention in the low layers is less pronounced in hybrids, which may have it in their convolutions.",
     source="Figure 11, section 4.5 and appendix D.7",
     editions=in_every_world(edition),
+    minutes=2,
 )

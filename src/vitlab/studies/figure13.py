@@ -70,7 +70,7 @@ def edition(world: World) -> Edition:
         inputs = {"seconds": SECONDS}
         speed = Measurement(f"speed-of-{training.name}", _measure_speed, (Untrained(training),), inputs)
         grid[f"{name}, speed"] = speed
-    return Edition(world.words, grid, partial(sheet, world), minutes=4)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def _measure_speed(models: Sequence[Classifier]) -> Result:
@@ -169,4 +169,5 @@ STUDY = Study(
     "reasonable in compute but is extremely slow.",
     source="Figure 13, appendix D.6",
     editions=in_every_world(edition),
+    minutes=5,
 )

@@ -45,7 +45,7 @@ def edition(world: World) -> Edition:
     for transfers in compared(world).values():
         for transfer in transfers.values():
             grid |= transfer.grid()
-    return Edition(world.words, grid, partial(sheet, world), minutes=12)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def sheet(world: World, results: Results) -> Sheet:
@@ -123,4 +123,5 @@ STUDY = Study(
     ),
     source="Figure 3, section 4.3",
     editions=in_every_world(edition),
+    minutes=10,
 )

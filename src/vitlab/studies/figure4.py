@@ -52,7 +52,7 @@ def edition(world: World) -> Edition:
         for share in SHARES[world.scale]
         for seed in world.seeds
     }
-    return Edition(world.words, grid, partial(sheet, world), minutes=8)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def sheet(world: World, results: Results) -> Sheet:
@@ -119,4 +119,5 @@ STUDY = Study(
     ),
     source="Figure 4, section 4.3",
     editions=in_every_world(edition),
+    minutes=7,
 )

@@ -26,7 +26,7 @@ TITLES: Mapping[Family, str] = {"ViT": "Transformer (ViT)", "ResNet": "ResNet (B
 
 def edition(world: World) -> Edition:
     """Return the study in `world`: every network is pre-trained on the largest set and fine-tuned on every task."""
-    return Edition(world.words, scaling_grid(world), partial(sheet, world), minutes=10)
+    return Edition(world.words, scaling_grid(world), partial(sheet, world))
 
 
 def paper(datasets: Sequence[str]) -> list[Reached]:
@@ -95,8 +95,8 @@ def finding(models: Sequence[Reached], expected: int, unit: Unit) -> Finding:
         return Finding(None, "The families have too little compute in common to be compared.")
     mean, (small, first), (large, last) = sum(over_resnets) / len(over_resnets), over_vits[0], over_vits[-1]
     words = (
-        f"At the compute of the ResNets, ViTs are {_points(mean)} of them on average. Hybrids are {_points(first)} of ViTs at "
-        f"{unit.shown(small)} {unit.name} and {_points(last)} at {unit.shown(large)}. "
+        f"At the compute of the ResNets, ViTs are {_points(mean)} them on average. Hybrids are {_points(first)} ViTs at "
+        f"{unit.shown(small)} {unit.name}, and {_points(last)} them at {unit.shown(large)}. "
         f"Models vary by {100 * spread:.1f} points over seeds."
     )
     return Finding(mean > spread and first > spread and last < first - spread, words)
@@ -127,7 +127,7 @@ def frontier(models: Sequence[Reached]) -> list[Reached]:
 
 
 def _points(lead: float) -> str:
-    return f"{100 * abs(lead):.1f} points {'ahead' if lead >= 0 else 'behind'}"
+    return f"{100 * abs(lead):.1f} points {'ahead of' if lead >= 0 else 'behind'}"
 
 
 STUDY = Study(
@@ -140,4 +140,5 @@ STUDY = Study(
     ),
     source="Figure 5, section 4.4",
     editions=in_every_world(edition),
+    minutes=7,
 )

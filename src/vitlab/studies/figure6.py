@@ -26,7 +26,7 @@ def edition(world: World) -> Edition:
         tuned = finetuned(world, seed)
         grid[f"fine-tuned, seed {seed}"] = measured_rollouts(world, tuned)
         grid[f"untrained, seed {seed}"] = measured_rollouts(world, Untrained(tuned))
-    return Edition(world.words, grid, partial(sheet, world), 4 if world.scale == "miniature" else None)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def sheet(world: World, results: Results) -> Sheet:
@@ -72,4 +72,5 @@ STUDY = Study(
     found="The model attends to image regions that are semantically relevant for classification.",
     source="Figure 6, section 4.5 and appendix D.8",
     editions=in_every_world(edition),
+    minutes=1,
 )

@@ -40,8 +40,7 @@ def edition(world: World) -> Edition:
         grid[f"untrained filters, seed {seed}"] = measured_filters(Untrained(coarse))
         grid[f"positions, seed {seed}"] = measured_positions(coarse)
         grid[f"distances, seed {seed}"] = measured_distances(world, plain)
-    minutes = 5 if world.scale == "miniature" else None
-    return Edition(world.words, grid, partial(sheet, world), minutes)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def sheet(world: World, results: Results) -> Sheet:
@@ -90,4 +89,5 @@ STUDY = Study(
     "heads attend to most of the image already in the lowest layers, others nearby; attention distance increases with depth.",
     source="Figure 7, section 4.5",
     editions=in_every_world(edition),
+    minutes=1,
 )

@@ -65,7 +65,7 @@ def edition(world: World) -> Edition:
         for seed in world.seeds
         for task in world.tasks
     }
-    return Edition(world.words, grid, partial(sheet, world), minutes=4)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def _label(dimensions: Dimensions, task: str, seed: int) -> str:
@@ -166,4 +166,5 @@ STUDY = Study(
     "parameters; all together help robustly.",
     source="Figure 8, appendix D.2",
     editions=in_every_world(edition),
+    minutes=4,
 )

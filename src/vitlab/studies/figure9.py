@@ -31,7 +31,7 @@ def edition(world: World) -> Edition:
         for factor in FACTORS
         for seed in world.seeds
     }
-    return Edition(world.words, grid, partial(sheet, world), minutes=4)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def _training(world: World, pool: str, factor: float, seed: int) -> Training:
@@ -124,4 +124,5 @@ STUDY = Study(
     "token it performed very poorly.",
     source="Figure 9, appendix D.3",
     editions=in_every_world(edition),
+    minutes=4,
 )

@@ -27,7 +27,7 @@ def edition(world: World) -> Edition:
     """Return the study in `world`: the pieces of the figures that the section speaks of."""
     given = {part: make(world) for part, make in PARTS.items()}
     grid = {f"{part}, {label}": piece for part, each in given.items() for label, piece in each.grid.items()}
-    return Edition(world.words, grid, partial(sheet, world), 10 if world.scale == "miniature" else None)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def sheet(world: World, results: Results) -> Sheet:
@@ -58,4 +58,5 @@ STUDY = Study(
     "depth; the model attends to regions that matter for the class.",
     source="Section 4.5",
     editions=in_every_world(edition),
+    minutes=2,
 )

@@ -85,7 +85,8 @@ class Bench:
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{platform.machine()} CPU"
-        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        count = torch.get_num_threads()
+        threads = f", {count} thread{'s' if count > 1 else ''}" if self.device.type == "cpu" else ""
         return f"{name}{threads}, {self.precision}, torch {torch.__version__}"
 
 

@@ -63,15 +63,11 @@ class Results:
 
 @dataclass(frozen=True)
 class Edition:
-    """A study at one scale: its grid by label, what it is run on in words, and how its results become a sheet.
-
-    `minutes` is about how long it takes on two cores, None where that depends on the machine that a person has for it.
-    """
+    """A study at one scale: its grid by label, what it is run on in words, and how its results become a sheet."""
 
     data: str
     grid: Mapping[str, Piece]
     sheet: Callable[[Results], Sheet]
-    minutes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,8 @@ class Study:
     """One table or figure of the paper, or a question of your own.
 
     `found` is what the paper says of it, `source` where. An edition is made when it is asked for: a scale may need data that are
-    not here. `impossible` says why there is none at a scale. `file` is where it was read from, if it is of your own.
+    not here. `impossible` says why there is none at a scale. `minutes` is about how long the miniature takes on two cores by
+    itself, `file` where the study was read from, if it is of your own.
     """
 
     name: str
@@ -89,6 +86,7 @@ class Study:
     source: str
     editions: Mapping[Scale, Callable[[], Edition]]
     impossible: Mapping[Scale, str] = field(default_factory=dict[Scale, str])
+    minutes: float | None = None
     file: str = ""
 
     def at(self, scale: str) -> Edition:

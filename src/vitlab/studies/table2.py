@@ -36,7 +36,7 @@ def edition(world: World) -> Edition:
     models = compared(world).values()
     grid: dict[str, Piece] = {label: piece for model in models for label, piece in model.grid().items()}
     timings = {_timing_label(model): timing(world, model.network) for model in models}
-    return Edition(world.words, grid | timings, partial(sheet, world), minutes=6)
+    return Edition(world.words, grid | timings, partial(sheet, world))
 
 
 def sheet(world: World, results: Results) -> Sheet:
@@ -112,4 +112,5 @@ STUDY = Study(
     ),
     source="Table 2, section 4.2",
     editions=in_every_world(edition),
+    minutes=3,
 )

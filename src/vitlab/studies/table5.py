@@ -18,7 +18,7 @@ def compared(world: World) -> list[Transfer]:
 def edition(world: World) -> Edition:
     """Return the study in `world`: every ViT is pre-trained on every set and fine-tuned on every task."""
     grid = {label: piece for model in compared(world) for label, piece in model.grid().items()}
-    return Edition(world.words, grid, partial(sheet, world), minutes=15)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def sheet(world: World, results: Results) -> Sheet:
@@ -70,4 +70,5 @@ STUDY = Study(
     found="After ImageNet large models are no better than smaller ones; it takes the larger sets to see what they can do.",
     source="Table 5, appendix D.1",
     editions=in_every_world(edition),
+    minutes=7,
 )

@@ -41,7 +41,7 @@ def edition(world: World) -> Edition:
                 model = usual.model_copy(update={"position": position})
                 trained = world.variant(f"position-{row}-{PLACES[column]}", model, seed=seed)
                 grid[_label(row, column, seed)] = world.heads(trained, task=task_of(world))
-    return Edition(world.words, grid, partial(sheet, world), minutes=4)
+    return Edition(world.words, grid, partial(sheet, world))
 
 
 def sheet(world: World, results: Results) -> Sheet:
@@ -97,4 +97,5 @@ STUDY = Study(
     found="Without positions it is clearly worse; how they are encoded, and where they are added, makes little difference.",
     source="Table 8, appendix D.4",
     editions=in_every_world(edition),
+    minutes=5,
 )

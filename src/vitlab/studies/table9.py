@@ -16,7 +16,7 @@ MEANS = {"all": "mean", **{group: f"mean, {group}" for group in GROUPS}}
 
 def edition(world: World) -> Edition:
     """Return the study in `world`: every entry learns every task from few images."""
-    return Edition(world.words, bench(world), partial(sheet, world), minutes=5)
+    return Edition(world.words, bench(world), partial(sheet, world))
 
 
 def sheet(world: World, results: Results) -> Sheet:
@@ -75,4 +75,5 @@ STUDY = Study(
     ),
     source="Table 9, appendix D.10",
     editions=in_every_world(edition),
+    minutes=3,
 )

@@ -56,7 +56,7 @@ def at_every_scale(made: Callable[[], Sheet]) -> Mapping[Scale, Callable[[], Edi
     """Return the editions of a study of recipes, which is the same at every scale."""
 
     def edition() -> Edition:
-        return Edition(DATA, {}, _without_results(made), minutes=0)
+        return Edition(DATA, {}, _without_results(made))
 
     return dict.fromkeys(SCALES, edition)
 
