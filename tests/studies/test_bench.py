@@ -87,6 +87,12 @@ def test_table_9_compares_the_sets(value, expected):
     assert sheet.tables[0].rows[-4][:3] == ["mean", "", f"{100 * value + 0.5:.1f} ± 0.7"]
 
 
+def test_table_9_counts_the_tasks_on_which_the_larger_set_is_better():
+    groups = {"natural": 0.9, "specialized": 0.9, "structured": 0.4}
+    sheet = table9.sheet(MINIATURE, results({LARGE: groups, RESNET: {}, MEDIUM: {}}))
+    assert "it is better on 2 of them" in sheet.finding.words
+
+
 def test_a_part_of_the_tasks_is_no_mean():
     given = results({LARGE: {}, RESNET: {}, MEDIUM: {}}, drop=["number of digits"])
     for study in (figure2, table9):

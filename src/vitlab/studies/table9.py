@@ -56,7 +56,7 @@ def _finding(world: World, results: Results) -> Finding:
     ahead = lead(scores(world, results, large, tasks), scores(world, results, medium, tasks))
     if ahead is None:
         return Finding(None, f"{large.network} is not measured on every task after both sets.")
-    found = {task: (scores(world, results, each, [task]) for each in (large, medium)) for task in tasks}
+    found = {task: [scores(world, results, each, [task]) for each in (large, medium)] for task in tasks}
     better = [task for task, (first, second) in found.items() if first and second and first.mean > second.mean]
     words = (
         f"On average over {len(tasks)} tasks {large.network} after {world.titles[large.data]} is "
