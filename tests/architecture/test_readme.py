@@ -107,6 +107,7 @@ def test_every_command_has_a_verb_and_options_that_there_are(words):
     command.make_context(verb, arguments)
 
 
+@pytest.mark.slow
 def test_the_commands_run_one_after_the_other(place):
     """Those whose files are there, as they stand but for the size of the model and the number of steps."""
     runnable = []

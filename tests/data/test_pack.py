@@ -271,6 +271,7 @@ def test_what_changed_in_the_source_since_it_was_interrupted_is_packed_again(tmp
     assert contents_of(str(source), out, 2) == contents_of(str(source), tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_what_changed_in_a_table_of_images_is_packed_again(tmp_path):
     rows = {"image": [png(number) for number in range(40)], "label": ["ant", "bee"] * 20}
     path, bad = tmp_path / "photos.parquet", b"not an image"

@@ -175,7 +175,7 @@ def test_a_disk_that_gives_back_other_bytes_is_found_out(tmp_path, wanted, monke
     assert named(tmp_path / "out", wanted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_in_a_terminal(tmp_path, number):
     out = tmp_path / "out"
     command = [

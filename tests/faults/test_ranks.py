@@ -58,6 +58,7 @@ def check(runs, alone, folder, kills, steps, luck):
     assert contents(folder, steps) == alone(steps)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_on_other_numbers_of_ranks_it_ends_the_same(runs, alone, tmp_path):
     check(runs, alone, tmp_path / "run", kills=5, steps=40, luck=0)
 

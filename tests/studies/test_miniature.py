@@ -64,6 +64,7 @@ def test_a_second_start_trains_nothing_and_says_the_same(finished):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == before
 
 
+@pytest.mark.slow
 def test_a_demo_that_was_stopped_goes_on_and_ends_the_same(finished, tmp_path):
     import shutil
 

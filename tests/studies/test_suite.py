@@ -104,6 +104,7 @@ def test_what_the_data_allow_is_measured_and_the_rest_is_said(asked, studio, tmp
     assert sum("left out" in line for line in lines(found)) == len(found.left)
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_measured_again_and_the_rest_is(asked, studio, tmp_path, monkeypatch):
     out, measures = tmp_path / "out", dict(module.MEASURES)
     monkeypatch.setitem(module.PARTS, "transfer", ("cifar10",))

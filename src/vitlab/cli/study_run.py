@@ -11,6 +11,8 @@ from vitlab.cli.study_report import tell
 from vitlab.cli.training import console_and_say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from vitlab.ranks import Ranks
@@ -48,8 +50,7 @@ def run(
     """
     from vitlab.ranks import joined
     from vitlab.studies import team
-    from vitlab.studies.board import Board, choose
-    from vitlab.studies.conduct import open_folder
+    from vitlab.studies.board import choose
     from vitlab.studies.contents import find, names
     from vitlab.studies.study import scale_named
 
@@ -63,14 +64,23 @@ def run(
         if not ranks.first:
             _follow(chosen, folder, ranks)
             return
-        console, say = console_and_say()
-        workers = _workers(size, processes, ranks)
-        open_folder(folder, size)
-        say(f"studies  {', '.join(study.name for study, _ in chosen)}")
-        for name, why in left.items():
-            say(f"without  {name}: {why}")
-        _carry_out(Board(chosen, size, folder), chosen, workers, ranks, console)
+        _lead(chosen, left, folder, size, _workers(size, processes, ranks), ranks)
     tell(folder, [study for study, _ in chosen], as_json)
+
+
+def _lead(
+    chosen: "Chosen", left: "Mapping[str, str]", folder: Path, scale: "Scale", workers: int, ranks: "Ranks"
+) -> None:
+    """Say what is done and what is left out, and do it."""
+    from vitlab.studies.board import Board
+    from vitlab.studies.conduct import open_folder
+
+    console, say = console_and_say()
+    open_folder(folder, scale)
+    say(f"studies  {', '.join(study.name for study, _ in chosen)}")
+    for name, why in left.items():
+        say(f"without  {name}: {why}")
+    _carry_out(Board(chosen, scale, folder), chosen, workers, ranks, console)
 
 
 def _workers(scale: "Scale", processes: int | None, ranks: "Ranks") -> int:

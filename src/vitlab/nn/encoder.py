@@ -41,9 +41,8 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Return the transformed tokens, each by itself."""
         hidden = self.hidden(x)
-        if (
-            torch.is_inference_mode_enabled()
-        ):  # in place: another tensor of this size costs B/16 on a CPU 5 % of its time
+        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+            # in place: another tensor of this size costs B/16 on a CPU 5 % of its time
             hidden = cast(Any, torch.ops).aten.gelu_(hidden, approximate=self.approximate)
         else:
             hidden = functional.gelu(hidden, approximate=self.approximate)
