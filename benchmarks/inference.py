@@ -1,8 +1,9 @@
-"""Inference on a CPU: our ways to run a model against each other, and against timm, transformers and torchvision, on equal weights.
+"""Inference on a CPU: our ways to run a model against each other, and against its peers, on equal weights.
 
     python benchmarks/inference.py [--models S/16,B/16] [--batches 1,8,32] [--rounds 7] [--threads 2]
 
-Peers take part where they are installed: their eager models, and timm's as a graph of torch.onnx.export, run by onnxruntime.
+Peers take part where they can be imported: the eager models of timm, transformers and torchvision, timm's as a graph of
+torch.onnx.export, run by onnxruntime, and the official one, `vit_jax` of google-research/vision_transformer, compiled by XLA.
 All contestants take turns in one process; logits must be those of ours to 1e-4, or there is no row. They are given the same batch;
 `Predictor` by itself takes one of the size that suits the model and the machine.
 """
@@ -16,7 +17,9 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,11 +32,12 @@ from vitlab.models.classifier import build
 from vitlab.models.vit import ViT
 from vitlab.serve.engine import Eager, Engine, OnnxRuntime
 from vitlab.weights.convert import convert
+from vitlab.weights.official import export
 
 TOLERANCE = 1e-4
 SIZE, CLASSES = 224, 1000
 EAGER, BEST, TIMM, TIMM_GRAPH = "ours, eager", "ours, onnxruntime", "timm", "timm's graph in onnxruntime"
-PEERS = {"timm": "timm", "transformers": "transformers", "torchvision": "torchvision"}
+OFFICIAL = "the official Flax model"
 Run = Callable[[Tensor], np.ndarray]
 """uint8 images → logits; peers get them normalised, outside of what is timed."""
 
@@ -113,16 +117,39 @@ def _torchvision(model: ViT, _: Path) -> dict[str, Run]:
     return {"torchvision": eager(theirs.eval())}
 
 
-BUILD = {"timm": _timm, "transformers": _transformers, "torchvision": _torchvision}
+def _official(model: ViT, _: Path) -> dict[str, Run]:
+    import jax
+    from flax import linen, traverse_util
+    from vit_jax.models_vit import VisionTransformer
+
+    s, renamed = model.settings, {"MlpBlock_3": "MlpBlock_0", "LayerNorm_2": "LayerNorm_1"}
+    renamed["MultiHeadDotProductAttention_1"] = "MultiHeadDotProductAttention_0"  # flax counts otherwise than it did
+    linen.gelu = partial(linen.gelu, approximate=False)  # looked up when it is called
+    writable = build(s.model_copy(update={"activation": "gelu_tanh"}))  # the only one that official files can be of
+    writable.load_state_dict(model.state_dict())
+    layers = {"num_layers": s.depth, "mlp_dim": s.mlp_dim, "num_heads": s.num_heads}
+    theirs = VisionTransformer(
+        CLASSES,
+        SimpleNamespace(size=tuple(s.stem.cell)),
+        {**layers, "attention_dropout_rate": 0.0},
+        hidden_size=s.width,
+    )
+    flat = {tuple(renamed.get(part, part) for part in name.split("/")): each for name, each in export(writable).items()}
+    variables = jax.device_put({"params": traverse_util.unflatten_dict(flat)})
+    apply = jax.jit(partial(theirs.apply, train=False))
+    return {OFFICIAL: lambda images: np.asarray(apply(variables, images.permute(0, 2, 3, 1).contiguous().numpy()))}
+
+
+BUILD = {"timm": _timm, "transformers": _transformers, "torchvision": _torchvision, "vit_jax": _official}
 
 
 def contestants(model: ViT, folder: Path) -> tuple[dict[str, Run], dict[str, Run]]:
     """Return our ways to run `model`, and the peers that are installed."""
     ours = {EAGER: run_by(Eager(model)), BEST: run_by(OnnxRuntime.of(model))}
     theirs: dict[str, Run] = {}
-    for peer, package in PEERS.items():
+    for package, build_peer in BUILD.items():
         if importlib.util.find_spec(package):
-            theirs |= BUILD[peer](model, folder)
+            theirs |= build_peer(model, folder)
     return ours, theirs
 
 
@@ -160,7 +187,10 @@ def _rows(claim: str, model: ViT, ours: dict[str, Run], theirs: dict[str, Run], 
     seconds = take_turns(work, rounds)
     each = {name: f"{1000 * statistics.median(times) / batch:.1f} ms" for name, times in seconds.items()}
     print(f"{claim}, an image: {each}", flush=True)
-    pairs = [(EAGER, TIMM), *((BEST, other) for other in (TIMM_GRAPH, TIMM, "transformers", "torchvision", EAGER))]
+    pairs = [
+        (EAGER, TIMM),
+        *((BEST, other) for other in (TIMM_GRAPH, TIMM, "transformers", "torchvision", OFFICIAL, EAGER)),
+    ]
     rows = [Row.of(f"{claim}, {who}", other, seconds[who], seconds[other]) for who, other in pairs if other in seconds]
     for row in rows:
         print(row.markdown(), flush=True)

@@ -34,7 +34,7 @@ def test_the_rule_finds_in_the_paper_what_the_paper_found():
     found = finding(models, 18, EXA)
     assert found.agrees is True
     assert "ViTs are 1.1 points ahead of them" in found.words
-    assert "0.9 points ahead of ViTs at 106 exaFLOPs and 0.1 points behind them at 1,668" in found.words
+    assert "0.9 points ahead of ViTs at 106 exaFLOPs, and 0.1 points behind them at 1,668" in found.words
 
 
 def test_a_lead_is_taken_at_the_same_compute():
