@@ -15,6 +15,7 @@ from vitlab.studies.conduct import conduct, open_folder, results
 from vitlab.studies.study import Edition, Results
 from vitlab.studies.work import Measurement, Training, in_order
 from vitlab.studies.world_miniature import MINIATURE
+from vitlab.train.run import OUTCOME
 from vitlab.weights.load import load
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -41,11 +42,13 @@ def test_its_new_kind_is_trained_kept_and_read_again(study, tmp_path):
     short = shortened(random)
     edition = Edition("few", {"rows": Measurement("rows", positions, (short,))}, lambda _: None)
     open_folder(tmp_path / "out", "miniature")
-    for _ in range(2):  # the second time from what is there
+    folder = short.folder(tmp_path / "out" / "pieces")
+    for _ in range(2):  # the second time from the run that is there
+        (folder / OUTCOME).unlink(missing_ok=True)
         conduct([edition], tmp_path / "out", Studio(Console(file=io.StringIO()), lambda _: None), lambda _: None)
+    assert (folder / OUTCOME).exists()
     found = results(edition, tmp_path / "out")["rows"]
     assert found == {"kind": "RandomFourierPosition", "tokens": [1, 17, 64]}
-    folder = short.folder(tmp_path / "out" / "pieces")
     config = json.loads((folder / "config.json").read_text())
     assert config["model"]["position"] == {"type": "RandomFourier", "bandwidth": 1.0}
     model = short.model(tmp_path / "out" / "pieces")

@@ -149,7 +149,7 @@ Piece = Training | Measurement
 def _divided(settings: RunSettings, folder: Path, world: int) -> RunSettings:
     """Return `settings` with batches that `world` ranks can share; a run that is there keeps its own."""
     if is_run(folder):
-        return divided_as_before(settings, parse(RunSettings, read_json(folder / CONFIG), folder / CONFIG))
+        return divided_as_before(settings, parse(type(settings), read_json(folder / CONFIG), folder / CONFIG))
     if settings.train.pieces % world == 0:
         return settings
     whole = settings.train.model_copy(update={"micro_batch_size": None})
