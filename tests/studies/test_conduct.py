@@ -247,3 +247,20 @@ def test_table_8_is_transcribed_and_judged():
     assert told(0.5, 0.7).agrees is True
     assert told(0.7, 0.6).agrees is False
     assert table8.sheet(MINIATURE, Results(dict.fromkeys(grid))).finding.agrees is None
+
+
+@pytest.mark.slow
+def test_a_folder_can_be_opened_by_many_at_once(tmp_path):
+    program = "import sys; from pathlib import Path; from vitlab.studies.conduct import open_folder\n"
+    program += "print('ready', flush=True); sys.stdin.readline()\n"
+    program += "for n in range(50): open_folder(Path(sys.argv[1]) / str(n), 'miniature')"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    many = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], **pipes, text=True) for _ in range(3)]
+    for process in many:
+        process.stdout.readline()
+    for process in many:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=120)[1] for process in many]
+    assert [process.returncode for process in many] == [0, 0, 0], said
+    assert all([path.name for path in (tmp_path / str(n)).iterdir()] == ["study.json"] for n in range(50))

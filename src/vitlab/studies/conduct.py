@@ -54,10 +54,13 @@ def open_folder(out: Path, scale: Scale) -> None:
         if path.exists():
             _compare(out, read_json(path), plan)
             return
-        if out.exists() and any(entry.name not in (f".{PLAN}.part",) for entry in out.iterdir()):
+        strange = out.exists() and any(PLAN not in entry.name for entry in out.iterdir())
+        if strange and not path.exists():  # another process may have begun since
             raise RunFolderError(out, f"already exists, without {PLAN}", "choose another --out")
         out.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(path, pretty(plan))
+        draft = out / f".{PLAN}.{uuid.uuid4().hex}"  # of its own: others may be making it too
+        files.write_atomic(draft, pretty(plan))
+        draft.replace(path)
     except OSError as error:
         raise RunFolderError(out, f"cannot be written ({error.strerror})", "choose another --out") from None
 
