@@ -94,7 +94,7 @@ class Served:
             return found
 
     def end(self) -> None:
-        """Finish what waits, then end the thread."""
+        """Finish what waits, then end the threads."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()

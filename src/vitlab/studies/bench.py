@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from vitlab.data.source import Source
-from vitlab.evals.interval import OverRuns, over_runs
+from vitlab.evals.interval import OverRuns
 from vitlab.studies.pictures import STRUCTURED, structured
 from vitlab.studies.recipe import find_recipe
 from vitlab.studies.study import Results, Scale
@@ -85,9 +85,7 @@ def bench(world: World) -> dict[str, Piece]:
 def scores(world: World, results: Results, entry: Entry, tasks: Sequence[str]) -> OverRuns | None:
     """Return the mean over `tasks` of an entry's accuracy, over those seeds that have all of them; None without any."""
     metric = "test/top1" if world.scale == "paper" else "top1"
-    runs = [[results[_label(entry, task, seed)] for task in tasks] for seed in world.seeds]
-    whole = [[float(run[metric]) for run in each if run is not None] for each in runs if None not in each]
-    return over_runs([sum(found) / len(found) for found in whole]) if whole else None
+    return results.over_means([[_label(entry, task, seed) for task in tasks] for seed in world.seeds], metric)
 
 
 def by_group(world: World, results: Results, entry: Entry) -> dict[str, OverRuns | None]:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from vitlab.cost.flops import cost
-from vitlab.evals.interval import OverRuns, over_runs
+from vitlab.evals.interval import OverRuns
 from vitlab.inspection.charts import Point, against
 from vitlab.nn.grid import as_size
 from vitlab.nn.patches import Patches
@@ -126,9 +126,7 @@ def _points(world: World, results: Results, tasks: Sequence[str]) -> dict[str, l
 
 def _top1(world: World, results: Results, dimensions: Dimensions, tasks: Sequence[str]) -> OverRuns | None:
     """Return the mean over tasks, over those seeds that have them all; None without any."""
-    runs = [[results[_label(dimensions, task, seed)] for task in tasks] for seed in world.seeds]
-    whole = [[float(run["top1"]) for run in each if run is not None] for each in runs if None not in each]
-    return over_runs([sum(each) / len(each) for each in whole]) if whole else None
+    return results.over_means([[_label(dimensions, task, seed) for task in tasks] for seed in world.seeds], "top1")
 
 
 def _finding(world: World, results: Results) -> Finding:

@@ -60,6 +60,15 @@ class Results:
         values = [float(result[metric]) for result in found if result is not None and metric in result]
         return over_runs(values) if values else None
 
+    def over_means(self, runs: Sequence[Sequence[str]], metric: str) -> OverRuns | None:
+        """Return mean and deviation over `runs` of the mean of a number over the labels of each.
+
+        A run that lacks a label is left out; None without any that is whole.
+        """
+        found = [[self.by_label[label] for label in labels] for labels in runs]
+        whole = [[float(result[metric]) for result in each if result is not None] for each in found if None not in each]
+        return over_runs([sum(each) / len(each) for each in whole]) if whole else None
+
 
 @dataclass(frozen=True)
 class Edition:

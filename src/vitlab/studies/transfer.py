@@ -6,7 +6,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from vitlab.cost.flops import cost, exaflops_of
-from vitlab.evals.interval import OverRuns, over_runs
+from vitlab.evals.interval import OverRuns
 from vitlab.models.classifier import AnySettings
 from vitlab.models.resnet import ResNetSettings
 from vitlab.nn.stem import ResNetStem
@@ -80,9 +80,8 @@ class Transfer:
 
     def average(self, results: Results) -> OverRuns | None:
         """Return the accuracy averaged over tasks, over those seeds that have them all, None without any."""
-        runs = [[results[self._label(task, seed)] for task in self.world.tasks] for seed in self.seeds]
-        whole = [[run["test/top1"] for run in tasks if run is not None] for tasks in runs if None not in tasks]
-        return over_runs([sum(tasks) / len(tasks) for tasks in whole]) if whole else None
+        runs = [[self._label(task, seed) for task in self.world.tasks] for seed in self.seeds]
+        return results.over_means(runs, "test/top1")
 
     @property
     def exaflops(self) -> float:
