@@ -98,17 +98,12 @@ def _workers(scale: "Scale", processes: int | None, ranks: "Ranks") -> int:
 
 def _follow(chosen: "Chosen", folder: Path, ranks: "Ranks") -> None:
     """Take part in the pieces that the first rank begins, in silence."""
-    import io
-
-    from rich.console import Console
-
-    from vitlab.studies.cell import Studio
+    from vitlab.studies.cell import silent
     from vitlab.studies.conduct import follow
     from vitlab.train.loop import Interrupted
 
-    studio = Studio(Console(file=io.StringIO()), lambda _: None, ranks)
     try:
-        follow([edition for _, edition in chosen], folder, studio)
+        follow([edition for _, edition in chosen], folder, silent(ranks))
     except Interrupted as stop:
         raise SystemExit(stop.exit_code) from None
 

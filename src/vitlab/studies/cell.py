@@ -1,5 +1,6 @@
 """Cell: a run that is part of a study. It is carried out once, whatever interrupts it, and leaves what came out in its folder."""
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,11 @@ class Studio:
             name: self.decoded(cast(Source, source), settings.image_spec) for name, source in settings.evals.items()
         }
         return Given(None, self.decoded(cast(Source, settings.train_data), settings.image_spec), evals)
+
+
+def silent(ranks: Ranks = ALONE) -> Studio:
+    """Return the studio of a process that says nothing: another one shows what is done."""
+    return Studio(Console(file=io.StringIO()), lambda _: None, ranks)
 
 
 def carry_out(

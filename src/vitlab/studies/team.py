@@ -3,7 +3,6 @@
 Each is a process of the same command, told by the environment that it is one of a team. They agree by the claims in the folder.
 """
 
-import io
 import os
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from rich.console import Console
 
 from vitlab.errors import RankError, SettingsError
 from vitlab.studies.board import Board
-from vitlab.studies.cell import Studio
+from vitlab.studies.cell import silent
 from vitlab.studies.conduct import conduct
 from vitlab.studies.study import Edition, Scale
 from vitlab.train.launch import MOST_A_CORE
@@ -64,7 +63,7 @@ def join(editions: Sequence[Edition], out: Path) -> int:
     """Work as one of a team, in silence, and return the exit code; end when the process that started it is gone."""
     threading.Thread(target=_follow, args=(os.environ[TEAM],), daemon=True).start()
     try:
-        conduct(editions, out, Studio(Console(file=io.StringIO()), lambda _: None), lambda _: None)
+        conduct(editions, out, silent(), lambda _: None)
     except Interrupted as stop:
         return stop.exit_code
     return 0
