@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.altering import altered
 from tests.serve.conftest import PNG
 from tests.serve.process import Load, started
 
@@ -154,22 +155,3 @@ def test_altered_images_and_bodies_never_break_it(model, photos, shared, tmp_pat
         connection.close()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0 and process.stderr.read() == ""
-
-
-def altered(data, rng):
-    """Return `data` with some bytes changed, cut out, or repeated."""
-    data = bytearray(data)
-    for _ in range(int(rng.integers(1, 9))):
-        if not data:
-            break
-        at = int(rng.integers(len(data)))
-        match rng.integers(4):
-            case 0:
-                data[at] = int(rng.integers(256))
-            case 1:
-                del data[at : at + int(rng.integers(1, 100))]
-            case 2:
-                data[at:at] = data[at : at + int(rng.integers(1, 100))]
-            case _:
-                data[at : at + 4] = rng.integers(0, 256, 4, dtype=np.uint8).tobytes()
-    return bytes(data)
