@@ -26,7 +26,7 @@ from vitlab.train.config import TrainSettings
 from vitlab.train.objective import weights_for
 from vitlab.train.optimizer import SGD, Adam
 from vitlab.train.progress import Quiet
-from vitlab.train.replicas import gathered
+from vitlab.train.sharding import gathered
 from vitlab.train.state import TrainState
 from vitlab.train.step import train_step
 from vitlab.weights.save import save

@@ -24,8 +24,9 @@ from vitlab.train.heartbeat import heartbeat as watched
 from vitlab.train.masked import MaskedPatches
 from vitlab.train.objective import Sigmoid, Softmax, build_task
 from vitlab.train.optimizer import SGD, Adam
-from vitlab.train.replicas import Learner, gathered, has_unused
+from vitlab.train.replicas import Learner, has_unused
 from vitlab.train.run import RunFolder
+from vitlab.train.sharding import gathered
 from vitlab.train.state import TrainState
 from vitlab.train.step import train_step
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vitlab.train.optimizer import own_part
+from vitlab.train.sharding import own_part
 
 Named = Iterable[tuple[str, nn.Parameter]]
 Average = dict[str, Tensor]

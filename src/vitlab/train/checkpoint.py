@@ -21,7 +21,7 @@ from vitlab import files
 from vitlab.config import loads
 from vitlab.errors import CheckpointError
 from vitlab.ranks import ALONE, Ranks
-from vitlab.train.replicas import gathered
+from vitlab.train.sharding import gathered
 from vitlab.train.standing import Standing
 from vitlab.train.state import TrainState
 from vitlab.weights.save import metadata

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim.sgd import sgd
 
 from vitlab.config import Settings
+from vitlab.train.sharding import own_part, whole
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Decay = Annotated[float, Field(ge=0)]
@@ -131,11 +131,6 @@ def _round_between_steps(optimizer: torch.optim.Optimizer, kind: str) -> None:
     optimizer.register_step_post_hook(hook(torch.bfloat16))
 
 
-def own_part(tensor: Tensor) -> Tensor:
-    """Return what this rank has of a sharded tensor, in the same memory; any other tensor is its own."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 @torch.no_grad()
 def clip_by_global_norm(parameters: Iterable[nn.Parameter], limit: float | None) -> Float[Tensor, ""]:
     """Scale all gradients so that their joint norm is at most `limit`, and return the norm that they had.
@@ -143,9 +138,7 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], limit: float | None)
     The factor is exactly limit / norm, as in the paper's code; torch's own function adds 1e-6 to the norm.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    if isinstance(norm, DTensor):
-        norm = norm.full_tensor()
+    norm = whole(nn.utils.get_total_norm(gradients))
     if limit is not None and gradients:
         factor = torch.where(norm < limit, torch.ones_like(norm), limit / norm)
         parts = [own_part(gradient) for gradient in gradients]

@@ -1,26 +1,20 @@
 """Replicas: how the ranks share a model while they train it, each with all of it or each with a part of every tensor."""
 
-from collections.abc import Container, Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, cast
 
-import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vitlab.errors import SettingsError
 from vitlab.models.classifier import AnySettings, Classifier
 from vitlab.models.vit import ViT, ViTSettings
-from vitlab.nn.axial import AxialBlock
-from vitlab.nn.encoder import Block
-from vitlab.nn.remat import stacks
 from vitlab.ranks import Ranks
 from vitlab.train.config import TrainSettings
 from vitlab.train.masked import MaskedPatches, MaskedTask
 from vitlab.train.objective import Task
+from vitlab.train.sharding import gather_gradients, shard
 
 
 class Learner(nn.Module):
@@ -49,7 +43,7 @@ def replicate(learner: Learner, settings: TrainSettings, ranks: Ranks) -> nn.Mod
     check_shardable(settings, learner.model.settings)
     if settings.parallel == "sharded":
         if ranks.world > 1:
-            _shard(learner.model, half=settings.precision == "bfloat16")
+            shard(learner.model, half=settings.precision == "bfloat16")
         return learner
     if ranks.world == 1 or settings.exact:
         return learner
@@ -77,17 +71,6 @@ def check_shardable(train: TrainSettings, model: AnySettings) -> None:
         raise SettingsError("train.parallel", what, "leave it at 'data': each rank then has the whole model")
 
 
-def _shard(model: Classifier, *, half: bool) -> None:
-    plain = MixedPrecisionPolicy(reduce_dtype=torch.float32)
-    # what goes into a block stays float32, for the sum of all blocks does
-    in_half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for stack in stacks(model):
-        for layer in stack:
-            # a ResNet's convolutions standardise their kernels, which takes float32
-            fully_shard(layer, mp_policy=in_half if half and isinstance(layer, Block | AxialBlock) else plain)
-    fully_shard(model, mp_policy=plain)
-
-
 @contextmanager
 def last_piece(learner: nn.Module, *, last: bool) -> Generator[None]:
     """Bring the gradients of the ranks together in the backward passes inside, or with `last` False keep what each has."""
@@ -95,35 +78,5 @@ def last_piece(learner: nn.Module, *, last: bool) -> Generator[None]:
         with learner.no_sync():
             yield
         return
-    for module in learner.modules():
-        if isinstance(module, FSDPModule):
-            module.set_requires_gradient_sync(last)
+    gather_gradients(learner, now=last)
     yield
-
-
-def reshard(learner: nn.Module) -> None:
-    """Leave each rank its part of every parameter again: a forward pass without a backward pass leaves some of them whole."""
-    for module in learner.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
-
-
-def gathered(tensors: Mapping[str, Tensor], mine: Container[str] | None = None) -> dict[str, Tensor]:
-    """Return copies in the memory of this process of all of each of `tensors`, or of those whose names are `mine`.
-
-    A collective where they are sharded: one tensor at a time comes together on every rank.
-    """
-    copies: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        if mine is None or name in mine:
-            copies[name] = full.detach().to("cpu", copy=True).contiguous()
-    return copies
-
-
-def as_stored(values: Tensor, like: Tensor) -> Tensor:
-    """Return a copy of whole `values` where and as `like` is kept: on its device, and of a sharded tensor this rank's part."""
-    values = values.to(like.device, copy=True)
-    if not isinstance(like, DTensor):
-        return values
-    return cast(Any, distribute_tensor)(values, like.device_mesh, like.placements, src_data_rank=None)

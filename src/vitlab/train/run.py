@@ -22,8 +22,8 @@ from vitlab.config import read_json
 from vitlab.errors import CheckpointError, RunFolderError
 from vitlab.ranks import ALONE, Ranks
 from vitlab.train import checkpoint
-from vitlab.train.replicas import gathered
 from vitlab.train.saver import Saver
+from vitlab.train.sharding import gathered
 from vitlab.train.state import TrainState
 from vitlab.weights.save import metadata
 

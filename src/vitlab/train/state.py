@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from vitlab.models.classifier import Classifier
 from vitlab.ranks import ALONE, Ranks
@@ -21,7 +20,8 @@ from vitlab.train.layers import frozen_names, rate_scales
 from vitlab.train.objective import Task, build_task
 from vitlab.train.optimizer import build_optimizer
 from vitlab.train.precision import Precision, autocast
-from vitlab.train.replicas import Learner, as_stored, replicate, reshard
+from vitlab.train.replicas import Learner, replicate
+from vitlab.train.sharding import as_stored, is_part, reshard
 from vitlab.train.standing import Standing, after, score_of
 
 
@@ -83,7 +83,7 @@ class TrainState:
     @property
     def sharded(self) -> bool:
         """Whether each rank has a part of every tensor only."""
-        return any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
+        return any(is_part(parameter) for parameter in self.model.parameters())
 
     def parameters(self) -> list[nn.Parameter]:
         """Return what is trained, in the order of `named_parameters`."""
