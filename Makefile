@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # numeric libraries must not fight over the cores when several test processes run
 JOBS ?= 2
+# hundreds of processes are started: without bytecode each of them would compile all that it imports
+test faults: export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint faults bench clean

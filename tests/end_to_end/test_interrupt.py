@@ -26,7 +26,7 @@ def begin(out, *arguments):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_run_interrupted_with_its_workers_saves_and_goes_on_by_the_command_it_prints(photos, tmp_path, number):
-    options = ("--steps", 300, "--checkpoint-every", 10, "--eval-every", 100, *TINY, "--workers", 1)
+    options = ("--steps", 150, "--checkpoint-every", 10, "--eval-every", 75, *TINY, "--workers", 1)
     process = begin(tmp_path / "run", "finetune", photos, *options)
     os.killpg(process.pid, number)
     _, said = process.communicate()
@@ -37,9 +37,9 @@ def test_a_run_interrupted_with_its_workers_saves_and_goes_on_by_the_command_it_
     assert (tmp_path / "run" / "checkpoints" / f"step-{step:06d}").is_dir()
     assert not (tmp_path / "run" / "model.safetensors").exists()
     done = vitlab(*command)
-    assert done.code == 0 and f"resuming at step {step} of 300" in done.err, done.err
+    assert done.code == 0 and f"resuming at step {step} of 150" in done.err, done.err
     events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    steps = sorted({*range(10, 301, 10), *range(1, 300, 10)})  # every tenth, and what `verify` makes again
+    steps = sorted({*range(10, 151, 10), *range(1, 150, 10)})  # every tenth, and what `verify` makes again
     assert [event["step"] for event in events if event["name"] == "train/loss"] == steps
     assert (tmp_path / "run" / "model.safetensors").exists() and (tmp_path / "run" / "report" / "index.html").exists()
 

@@ -70,7 +70,7 @@ def test_a_resumed_run_goes_on_from_its_newest_checkpoint_and_repeats_nothing_be
     assert [int(rest) for word, rest in events if word == "stepped"] == list(range(begun + 1, 61))
 
 
-@pytest.mark.parametrize("victim", ["optimizer.safetensors", "manifest.json"])
+@pytest.mark.parametrize("victim", ["optimizer.safetensors", pytest.param("manifest.json", marks=pytest.mark.slow)])
 def test_a_run_whose_newest_checkpoint_has_rotted_ends_the_same_and_says_so(runs, straight, tmp_path, victim):
     folder = tmp_path / "run"
     status, _ = runs("start", folder, kill_after=20, steps=60, **DETAILED)

@@ -37,6 +37,7 @@ def tensors(folder, steps):
     return {name: tensor for file in files for name, tensor in safetensors.torch.load_file(file).items()}
 
 
+@pytest.mark.slow
 def test_a_sharded_run_keeps_what_one_rank_would_for_each_parameter(runs, tmp_path):
     """An evaluation before a checkpoint leaves the parameters as they were, in parts."""
     assert runs("start", tmp_path / "one", steps=16, **SHARDED)[0] == 0

@@ -36,12 +36,13 @@ def alone(runs, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_an_exact_run_on_several_ranks_leaves_the_bytes_of_one(runs, alone, tmp_path, world):
     assert runs("start", tmp_path / "run", world=world, steps=16, **EXACT)[0] == 0
     assert contents(tmp_path / "run", 16) == alone(16)
 
 
+@pytest.mark.slow
 def test_without_exact_the_last_bits_differ(runs, tmp_path):
     """So the comparison can fail."""
     fast = EXACT | {"changes": ("train.micro_batch_size=2",)}

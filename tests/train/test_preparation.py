@@ -13,17 +13,11 @@ from vitlab.train.config import TrainSettings
 from vitlab.train.preparation import check_compiler, prepared
 
 
-@pytest.mark.parametrize(
-    ("backend", "models"),
-    [
-        ("aot_eager", "ViT"),
-        pytest.param("aot_eager", "all", marks=pytest.mark.slow),
-        pytest.param("inductor", "all", marks=pytest.mark.slow),
-    ],
-)
-def test_compiled_layers_compute_the_same(backend, models):
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_layers_compute_the_same(backend):
     program = Path(__file__).with_name("compiling.py")
-    done = subprocess.run([sys.executable, program, backend, models], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, program, backend], capture_output=True, text=True, check=False)
     assert done.stdout.endswith("the same\n"), done.stderr
 
 
