@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from vitlab.models.classifier import build
-from vitlab.studies.serving import named
+from vitlab.serve.settings import ServeSettings
+from vitlab.studies.serving import Serving, named
 from vitlab.weights.save import save
 
 
@@ -31,6 +32,15 @@ def test_a_model_is_called_by_its_name_or_by_where_it_is(model, tmp_path, monkey
     assert named(["https://e.org/x.npz?a=b"]) == {"x.npz-a-b": "https://e.org/x.npz?a=b"}
 
 
+def test_every_model_has_the_size_of_batch_that_is_asked_for(model):
+    for asked, size in ((None, 8), (3, 3)):
+        serving = Serving.open(
+            [str(model), f"b={model}"], ServeSettings(port=0), "cpu", engine="eager", batch_size=asked
+        )
+        serving.opened.close()
+        assert [each["batch_size"] for each in serving.models()] == [size, size]
+
+
 def test_a_port_that_is_in_use_is_said_before_models_are_loaded(refused):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -44,6 +54,7 @@ def test_what_cannot_be_served_is_refused(refused, model, tmp_path):
     refused(
         "serve", model, "--allow-host", "http://box:80", words=("allow_hosts", "'http://box:80'", "without http://")
     )
+    refused("serve", model, "--batch-size", 0, words=("--batch-size", "greater than or equal to 1"))
     refused("serve", model, "--device", "tpu", "--port", 0, words=("--device", "tpu"))
     refused("serve", words=("MODEL",))
 

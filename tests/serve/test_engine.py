@@ -101,6 +101,16 @@ def test_the_size_of_a_batch_follows_from_the_model_and_the_device(monkeypatch, 
     assert batch_size_for(settings_for("B/16", 10, 224), torch.device("cuda")) == 64
 
 
+@pytest.mark.parametrize(("threads", "sizes"), [(1, [32, 2, 1]), (2, [64, 4, 1]), (16, [64, 32, 8])])
+def test_many_images_go_through_a_model_in_larger_batches(make_model, monkeypatch, threads, sizes):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    models = (("Mini/4", 32), ("S/16", 224), ("H/14", 224))
+    assert [batch_size_for(settings_for(name, 10, side), CPU, 16) for name, side in models] == sizes
+    model = make_model()
+    assert Predictor(model, images=15).batch_size == Predictor(model).batch_size == 8
+    assert Predictor(model, images=16).batch_size == 64 and Predictor(model, 3, images=16).batch_size == 3
+
+
 def test_the_deviation_is_a_share_of_large_numbers_and_no_number_where_one_is_none():
     def outputs(*values):
         return Outputs(np.array([values], np.float32), np.zeros((1, 1), np.float32))

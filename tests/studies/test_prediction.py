@@ -16,6 +16,7 @@ from PIL import Image
 from tests.faults.injection import Fault
 from vitlab.errors import DataError, PredictionError, SettingsError
 from vitlab.ranks import joined
+from vitlab.serve import predict
 from vitlab.serve.engine import has_onnx
 from vitlab.serve.predict import Predictor
 from vitlab.studies import prediction
@@ -29,8 +30,9 @@ ENGINE = f"{'onnxruntime' if has_onnx() else 'eager'} on cpu"
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Parts of 16 images."""
+    """Parts of 16 images, in batches of 8."""
     monkeypatch.setattr(prediction, "_PART_ROWS", 16)
+    monkeypatch.setattr(predict, "batch_size_for", lambda *_: 8)
 
 
 @pytest.fixture
@@ -59,14 +61,14 @@ def rows(path="p.parquet"):
 def test_every_image_has_a_row_in_order_and_a_bad_one_its_error(here):
     written = predict_to_file(wanted(top=2))
     assert (written.images, written.bad, written.computed, written.engine) == (COUNT, 3, COUNT, ENGINE)
-    found, predict = rows(), Predictor.load("m.safetensors")
+    found, model = rows(), Predictor.load("m.safetensors")
     assert [row["key"] for row in found] == sorted(str(path) for path in Path("photos").rglob("*.png"))
     for row in found:
         if int(Path(row["key"]).stem) in BAD:
             assert row["error"].startswith("is not an image in a known format")
             assert {row[name] for name in ("class", "probability", "top_classes", "top_probabilities")} == {None}
         else:
-            best = predict(row["key"]).top(2)
+            best = model(row["key"]).top(2)
             assert list(zip(row["top_classes"], row["top_probabilities"], strict=True)) == best
             assert (row["class"], row["probability"], row["error"]) == (*best[0], None)
     assert [row["label"] for row in found].count("ant") == 5
@@ -79,11 +81,11 @@ def test_the_file_says_what_made_it(here):
     assert file.schema_arrow.names == names
     assert str(file.schema_arrow.field("features").type) == "list<element: float>"
     told = json.loads(file.metadata.metadata[b"vitlab"])
-    predict = Predictor.load("m.safetensors")
-    assert told["classes"] == ["ant", "bee", "cat"] and told["image_spec"]["height"] == predict.spec.height
+    model = Predictor.load("m.safetensors")
+    assert told["classes"] == ["ant", "bee", "cat"] and told["image_spec"]["height"] == model.spec.height
     assert len(told["model_sha256"]) == 64 and told["vitlab"] and told["engine"] == ENGINE
     row = rows()[0]
-    np.testing.assert_array_equal(np.array(row["features"], np.float32), predict(row["key"]).features)
+    np.testing.assert_array_equal(np.array(row["features"], np.float32), model(row["key"]).features)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

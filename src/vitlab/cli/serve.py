@@ -37,6 +37,16 @@ def serve(
     access_log: Annotated[bool, typer.Option("--access-log", help="Say a line for each request.")] = False,
     device: options.Device = "auto",
     engine: options.Engine = options.WhichEngine.AUTO,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="How many images every batch has room for. Default: few on a CPU, so that a lone one is answered at once; more "
+            "answer a crowd sooner.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Answer over HTTP what is on images, and show on a web page what the model sees; Ctrl-C stops when all is answered."""
@@ -46,7 +56,8 @@ def serve(
 
     given = {"host": host, "port": port, "allow_hosts": allow_host or (), "access_log": access_log}
     limit = {} if max_pixels is None else {"max_pixels": max_pixels}
-    serving = Serving.open(models, parse(ServeSettings, given | limit, "vitlab serve"), device, examples, engine.value)
+    settings = parse(ServeSettings, given | limit, "vitlab serve")
+    serving = Serving.open(models, settings, device, examples, engine.value, batch_size)
 
     def started() -> None:
         if as_json:

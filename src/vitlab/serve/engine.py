@@ -26,10 +26,10 @@ Choice = Literal["auto", "eager", "compiled", "onnxruntime"]
 TOLERANCE = 1e-4
 """How far logits may lie from those of the model as PyTorch runs it, as a share of the largest where that is above 1."""
 FEW = 16
-"""Images for which no graph is made: it takes half a second, and a model of S/16's size answers ten a second without one."""
+"""For fewer images no graph is made: it takes half a second, and a model of S/16's size answers ten a second without one."""
 COPIES = 3
 """Times the size of the weights that making a graph of them takes."""
-CPU_FLOATS, GPU_FLOATS = 1 << 19, 1 << 28
+CPU_FLOATS, CPU_FLOATS_OF_MANY, GPU_FLOATS = 1 << 19, 1 << 22, 1 << 28
 """Activations of a batch: on a CPU for each thread."""
 
 
@@ -123,15 +123,19 @@ class Standalone:
     engine: Engine
 
 
-def batch_size_for(settings: AnySettings, device: torch.device) -> int:
-    """Return how many images are best run at once: a power of two, by the model and the device alone.
+def batch_size_for(settings: AnySettings, device: torch.device, images: int | None = None) -> int:
+    """Return how many images are best run at once: a power of two, by the model, the device, and whether many `images` are to come.
 
-    Every batch is padded to it, so that an answer does not depend on its companions. On a CPU more images at once are hardly
-    faster each (on two cores B/16 at 224 is the same at 1 and at 8, S/16 gains 13 %, Mini/4 at 32 a third), and a single one pays
-    for all: as many as have 2 MB of activations for each thread, at most 8. A GPU is idle with few: as many as have 1 GB, at most
-    64.
+    Every batch is padded to it, so that an answer does not depend on its companions. On a CPU a single image pays for all of its
+    batch: as many as have 2 MB of activations for each thread, at most 8. Where it is known that at least `FEW` come nobody waits
+    for one of them: as many as have 16 MB, at most 64, which on two cores makes Mini/4 at 32 faster by 1.8, Ti/16 at 224 by 1.4,
+    S/16 by 1.2 and B/16 not at all. A GPU is idle with few: as many as have 1 GB, at most 64.
     """
-    floats, most = (CPU_FLOATS * torch.get_num_threads(), 8) if device.type == "cpu" else (GPU_FLOATS, 64)
+    floats, most = GPU_FLOATS, 64
+    if device.type == "cpu":
+        few = images is None or images < FEW
+        floats, most = (CPU_FLOATS, 8) if few else (CPU_FLOATS_OF_MANY, 64)
+        floats *= torch.get_num_threads()
     fitting = max(1, floats // settings.forward_floats_per_image)
     return min(most, 1 << (fitting.bit_length() - 1))
 

@@ -62,7 +62,7 @@ class Predictor:
         engine: Choice = "auto",
         images: int | None = None,
     ) -> None:
-        """Make a model ready; `images` are how many are expected: for few of them the automatic `engine` starts at once.
+        """Make a model ready; `images` are how many are expected: few start at once, many go through the model in larger batches.
 
         Raises:
             WeightsError: the model has no head.
@@ -79,7 +79,7 @@ class Predictor:
         self.classes = about.classes or tuple(str(index) for index in range(about.settings.num_classes))
         self.probabilities: Probabilities = about.probabilities
         self.device = torch.device("cpu") if isinstance(model, Standalone) else device_of(model)
-        self.batch_size = batch_size or batch_size_for(about.settings, self.device)
+        self.batch_size = batch_size or batch_size_for(about.settings, self.device, images)
 
     @classmethod
     def load(
@@ -88,19 +88,22 @@ class Predictor:
         device: str | torch.device = "cpu",
         engine: Choice = "auto",
         images: int | None = None,
+        batch_size: int | None = None,
     ) -> "Predictor":
         """Return the predictor of a run folder, a file of weights, or an ONNX file that `vitlab export` wrote.
+
+        The others are as for `Predictor`.
 
         Raises:
             WeightsError: there is no finished model there.
             SettingsError: the engine is not there, or not for this device.
         """
         if Path(path).suffix == ".onnx":
-            return cls(open_standalone(Path(path), engine))
+            return cls(open_standalone(Path(path), engine), batch_size, images=images)
         if Path(path).suffix == ".pt2":
             what = "is a program: torch.export.load may run what is in it"
             raise WeightsError(path, what, "give the run, or an ONNX file, which is only data")
-        return cls(load(path).to(device), engine=engine, images=images)
+        return cls(load(path).to(device), batch_size, engine, images)
 
     @property
     def model(self) -> Classifier:

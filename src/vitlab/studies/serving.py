@@ -38,10 +38,11 @@ class Serving:
         device: str = "auto",
         examples: str | None = None,
         engine: Choice = "auto",
+        batch_size: int | None = None,
     ) -> "Serving":
         """Return what serves `models`, each a run folder, a file of weights or a published name, perhaps with "NAME=" before it.
 
-        The page offers images of the data set `examples`; see `examples_for`.
+        The page offers images of the data set `examples`; see `examples_for`. With a `batch_size` every batch has that one.
 
         Raises:
             RequestError: a model is not there or has no head, two have one name, the address is in use, or an extra is missing.
@@ -53,7 +54,9 @@ class Serving:
         try:
             chosen = choose_device(device)
             offered = examples_for(places.values(), settings.host, examples)
-            predictors = {name: Predictor.load(place, chosen, engine) for name, place in places.items()}
+            predictors = {
+                name: Predictor.load(place, chosen, engine, batch_size=batch_size) for name, place in places.items()
+            }
             return cls(predictors, settings, opened, offered)
         except BaseException:
             opened.close()
