@@ -75,6 +75,22 @@ def test_every_figure_can_be_drawn(make_model, image):
     assert len({drawing.svg() for drawing in drawings}) == len(drawings)
 
 
+@pytest.mark.parametrize(("count", "inside"), [(4, [True, False]), (7, [False, False])])
+def test_the_names_of_many_series_stand_below_their_panels_each_once(count, inside):
+    series = {f"model {number}": [charts.Point(x, number + x) for x in (1, 2, 4)] for number in range(count)}
+    figure = charts.against({"one": series, "other": series}, "x", "y", log_x=True).figure
+    assert [axes.get_legend() is not None for axes in figure.axes] == inside
+    below = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert sorted(below) == ([] if count == 4 else sorted(series))
+    looks = {
+        (line.get_color(), line.get_marker())
+        for axes in figure.axes
+        for line in axes.lines
+        if len(line.get_xdata()) == 3
+    }
+    assert len({look for look in looks if look[1] in "osD^vPX"}) == count
+
+
 def test_a_figure_of_many_classes_can_be_drawn():
     charts.confusion(np.eye(40, dtype=np.int64), [str(index) for index in range(40)]).svg()
 

@@ -11,6 +11,8 @@ from vitlab.inspection.drawing import BLUE, COLOURS, GREY, ORANGE, Drawing, empt
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+FEW = 4
+"""The most series whose names have room inside a panel."""
 Curve = tuple[Sequence[int], Sequence[float]]
 """Steps, and the value at each."""
 
@@ -96,13 +98,20 @@ def against(
             axes.set_xscale("log" if log_x else "linear")
             _mark(axes, places if log_x and joined else ())
         plain(axes)
-        if len(series) > 1 and index == 0:
+        if len(series) > 1 and len(names) <= FEW and index == 0:
             axes.legend(fontsize=8, frameon=False)
+    if len(names) > FEW:
+        drawn = {
+            name: handle for axes in figure.axes for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(
+            drawn.values(), drawn, fontsize=8, frameon=False, loc="outside lower center", ncols=FEW, handlelength=3
+        )
     return Drawing(figure)
 
 
 def _add_series(axes: "Axes", name: str, points: Sequence[Point], number: int, joined: bool) -> None:
-    colour, marker = COLOURS[number % len(COLOURS)], "osD^vP"[number % 6]
+    colour, marker = COLOURS[number % len(COLOURS)], "osD^vPX"[number % 7]
     x, y = [point.x for point in points], [point.y for point in points]
     line = ("-", "--", ":")[number // len(COLOURS) % 3] if joined else ""
     axes.errorbar(
