@@ -13,6 +13,7 @@ from vitlab.models.classifier import build
 
 CPU = torch.device("cpu")
 MODELS = ["Ti/16", "R26+Ti/32", "BiT-R50x1", "ResNet-R50x1", "Axial-Ti/32", "AxialResNet-50"]
+HALF = [("Ti/16", True), pytest.param("BiT-R50x1", True, marks=pytest.mark.slow)]
 
 
 def kept(settings, images, *, half):
@@ -37,7 +38,7 @@ def kept(settings, images, *, half):
     return sum(size for size, _ in found.values())
 
 
-@pytest.mark.parametrize(("name", "half"), [*((name, False) for name in MODELS), ("Ti/16", True), ("BiT-R50x1", True)])
+@pytest.mark.parametrize(("name", "half"), [*((name, False) for name in MODELS), *HALF])
 def test_the_estimate_is_near_what_is_kept(name, half):
     settings = settings_for(name, 10, 64)
     one, three = (kept(settings, images, half=half) for images in (1, 3))

@@ -18,6 +18,7 @@ def script():
     return module
 
 
+@pytest.mark.slow
 def test_the_table_is_up_to_date(script):
     assert (DOCS / "cost.md").read_text() == script.page(), "run: python docs/cost.py"
 

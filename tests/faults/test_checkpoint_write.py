@@ -73,7 +73,7 @@ def begin(folder, count):
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("code", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("when", WHEN)
 def test_an_error_at_any_operation_leaves_the_old_or_the_new_state(tmp_path, monkeypatch, when, code, count):
     reached = set()

@@ -8,12 +8,11 @@ from vitlab.models.catalog import settings_for
 from vitlab.models.classifier import empty
 from vitlab.weights.official import LINEN, name_table, to_ours
 
-SMALL = ["ViT-S_16_160x224", "ViT-B_16_224x224", "ViT-B_32_224x224_i21k_rep"]
-HYBRIDS = ["R_ViT-Ti_16_224x224", "R26_ViT-S_32_224x224", "R50_ViT-B_16_224x224"]
-LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("ViT-L_32_224x224", "ViT-H_14_224x224")]
+SMALL = ["ViT-S_16_160x224", "ViT-B_32_224x224_i21k_rep", "R_ViT-Ti_16_224x224", "R26_ViT-S_32_224x224"]
+LARGE = ["ViT-B_16_224x224", "R50_ViT-B_16_224x224", "ViT-L_32_224x224", "ViT-H_14_224x224"]
 
 
-@pytest.mark.parametrize("name", [*SMALL, *HYBRIDS, *LARGE])
+@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
 def test_a_published_size_gives_the_logits_of_the_official_code(golden, agree, to_images, name):
     case = golden(f"fullsize/{name}")
     recipe, io, config = case.json("recipe"), case.arrays("io"), case.config
