@@ -82,4 +82,5 @@ def reshard(learner: nn.Module) -> None:
 
 def _sharded_modules(learner: nn.Module) -> Iterator[Any]:
     """Yield the modules that gather their parameters (FSDPModule)."""
-    return (module for module in learner.modules() if hasattr(module, "set_requires_gradient_sync"))
+    # the class is asked: a module without such a name would look among its parameters, for every piece of every step
+    return (module for module in learner.modules() if hasattr(type(module), "set_requires_gradient_sync"))
