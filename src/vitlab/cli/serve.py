@@ -7,6 +7,17 @@ import typer
 
 from vitlab.cli import options
 
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1024,
+        help="How many images every batch has room for. Default: few on a CPU, so that a lone one is answered at once; more answer "
+        "a crowd sooner.",
+        show_default=False,
+    ),
+]
+
 
 def serve(
     models: Annotated[
@@ -37,16 +48,7 @@ def serve(
     access_log: Annotated[bool, typer.Option("--access-log", help="Say a line for each request.")] = False,
     device: options.Device = "auto",
     engine: options.Engine = options.WhichEngine.AUTO,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1024,
-            help="How many images every batch has room for. Default: few on a CPU, so that a lone one is answered at once; more "
-            "answer a crowd sooner.",
-            show_default=False,
-        ),
-    ] = None,
+    batch_size: BatchSize = None,
     as_json: options.Json = False,
 ) -> None:
     """Answer over HTTP what is on images, and show on a web page what the model sees; Ctrl-C stops when all is answered."""
