@@ -46,7 +46,7 @@ def check(runs, straight, folder, kills, steps, luck):
 
 @pytest.mark.parametrize("luck", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(runs, straight, tmp_path, luck):
-    check(runs, straight, tmp_path / "run", kills=5, steps=60, luck=luck)
+    check(runs, straight, tmp_path / "run", kills=7, steps=60, luck=luck)
 
 
 @pytest.mark.slow
