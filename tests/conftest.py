@@ -74,11 +74,23 @@ def golden(shared: Path) -> Callable[[str], Case]:
 
 
 @pytest.fixture(scope="session")
-def layouts(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of odd folder layouts. Only to be read."""
-    folder = tmp_path_factory.mktemp("corpus")
+def nasty(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of odd and broken files: `images`, what each must get in `manifest.json`, and layouts in `fs`. Only to be read."""
+    folder = tmp_path_factory.mktemp("nasty")
     subprocess.run([sys.executable, shared / "nasty" / "make_nasty.py", folder], check=True, stdout=subprocess.DEVNULL)
-    return folder / "fs"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def layouts(nasty: Path) -> Path:
+    """The folder of odd folder layouts. Only to be read."""
+    return nasty / "fs"
+
+
+@pytest.fixture(scope="session")
+def odd_images(nasty: Path) -> list[bytes]:
+    """The odd and broken image files themselves."""
+    return [path.read_bytes() for path in sorted((nasty / "images").rglob("*")) if path.is_file()]
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Altered files by the hundred thousand: an image or a refusal, and in C no byte is touched that is not ours."""
 
 import faulthandler
-import io
 import json
 import os
 import shutil
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.altering import altered
+from tests.data.test_jpeg import FILES
 from vitlab.data import native
 from vitlab.data.image import open_image
 from vitlab.data.jpeg import Jpeg
@@ -30,14 +29,14 @@ LIMITS = Limits(max_pixels=1 << 20)
 
 
 @pytest.mark.slow
-def test_an_altered_file_is_an_image_or_refused(shared, tmp_path):
+def test_an_altered_file_is_an_image_or_refused(odd_images, tmp_path):
     """For VITLAB_FUZZ seconds; as it is installed."""
-    counts = run(corpus(shared, tmp_path), tmp_path)
+    counts = run(small(odd_images), tmp_path)
     assert counts["image"] > 100 and counts["refused"] > 100
 
 
 @pytest.mark.slow
-def test_the_c_files_touch_only_what_is_theirs(shared, tmp_path):
+def test_the_c_files_touch_only_what_is_theirs(odd_images, tmp_path):
     """For VITLAB_FUZZ seconds; compiled with the sanitizers of addresses and of undefined behaviour, on JPEG files alone."""
     compiler = shutil.which("gcc")
     runtime = compiler and subprocess.run(
@@ -48,32 +47,16 @@ def test_the_c_files_touch_only_what_is_theirs(shared, tmp_path):
     library = tmp_path / "libvitlab.so"
     sources = sorted(map(str, Path(native.__file__).parent.glob("*.c")))
     subprocess.run([compiler, *SANITIZED, *sources, "-o", str(library), "-lm", "-ldl"], check=True)
-    files = [data for data in corpus(shared, tmp_path) if data.startswith(b"\xff\xd8\xff")]
+    files = [data for data in small(odd_images) if data.startswith(b"\xff\xd8\xff")]
     # Python keeps memory to its end, and what it runs on was not made for a sanitizer that looks at all of it
     how = {"LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
     counts = run(files, tmp_path, library, how)
     assert counts["part"] > 100 and counts["refused"] > 100
 
 
-def corpus(shared, folder):
-    """Return small image files of every kind, odd ones among them."""
-    command = [sys.executable, shared / "nasty" / "make_nasty.py", folder / "corpus"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    odd = [path.read_bytes() for path in sorted((folder / "corpus" / "images").rglob("*")) if path.is_file()]
-    return [data for data in odd if 0 < len(data) < 100_000] + photos()
-
-
-def photos():
-    """Return JPEG files in each way that they are stored."""
-    rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 255, (13, 17, 3), np.uint8)).resize((131, 97))
-    ways = [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True}, {"keep_rgb": True}]
-    found = []
-    for options in [*ways, {"restart_marker_blocks": 3}]:
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=90, **options)
-        found.append(file.getvalue())
-    return found
+def small(files):
+    """Return those of `files` that take no time, and JPEG files in each way that they are stored."""
+    return [data for data in files if 0 < len(data) < 100_000] + list(FILES.values())
 
 
 def run(files, folder, library=None, environment=None):

@@ -2,8 +2,6 @@
 
 import base64
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,11 +10,9 @@ from tests.serve.conftest import JSON
 
 
 @pytest.fixture(scope="module")
-def corpus(shared, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    subprocess.run([sys.executable, shared / "nasty" / "make_nasty.py", folder], check=True, stdout=subprocess.DEVNULL)
-    cases = json.loads((folder / "manifest.json").read_text())["cases"]
-    return [(case, (folder / case["path"]).read_bytes()) for case in cases]
+def corpus(nasty):
+    cases = json.loads((nasty / "manifest.json").read_text())["cases"]
+    return [(case, (nasty / case["path"]).read_bytes()) for case in cases]
 
 
 def test_each_gets_the_right_status_and_good_requests_among_them_are_answered(site, corpus, photos):

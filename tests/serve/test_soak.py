@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -51,13 +49,9 @@ def test_five_restarts_under_load_lose_no_request(model, photos):
 
 
 @pytest.mark.slow
-def test_many_requests_good_and_bad_leave_memory_files_and_children_as_they_were(model, photos, shared, tmp_path):
+def test_many_requests_good_and_bad_leave_memory_files_and_children_as_they_were(model, photos, odd_images):
     """VITLAB_SOAK says how many; the corpus of odd images is sent among good ones, and clients leave and stop in between."""
     total = int(os.environ.get("VITLAB_SOAK", "2000"))
-    subprocess.run(
-        [sys.executable, shared / "nasty" / "make_nasty.py", tmp_path], check=True, stdout=subprocess.DEVNULL
-    )
-    nasty = [path.read_bytes() for path in sorted((tmp_path / "images").rglob("*")) if path.is_file()]
     with started(model) as (process, said), ThreadPoolExecutor(8) as clients:
         port = int(said["url"].rpartition(":")[2])
 
@@ -68,7 +62,7 @@ def test_many_requests_good_and_bad_leave_memory_files_and_children_as_they_were
                     line.sendall(HEAD + BODY)
                 return None
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            connection.request("POST", "/v1/predict", nasty[number % len(nasty)] if bad else photos[0], PNG)
+            connection.request("POST", "/v1/predict", odd_images[number % len(odd_images)] if bad else photos[0], PNG)
             answer = connection.getresponse()
             found = answer.status, answer.read()
             connection.close()
@@ -115,13 +109,9 @@ def test_200_sockets_that_send_a_byte_a_second_do_not_stop_a_client(model, photo
 
 
 @pytest.mark.slow
-def test_altered_images_and_bodies_never_break_it(model, photos, shared, tmp_path):
+def test_altered_images_and_bodies_never_break_it(model, photos, odd_images):
     """For VITLAB_FUZZ seconds files of the corpus with bytes changed, cut, doubled, are sent as they are and in JSON."""
-    subprocess.run(
-        [sys.executable, shared / "nasty" / "make_nasty.py", tmp_path], check=True, stdout=subprocess.DEVNULL
-    )
-    files = [path.read_bytes() for path in sorted((tmp_path / "images").rglob("*")) if path.is_file()]
-    files = [data for data in files if len(data) < 100_000]
+    files = [data for data in odd_images if len(data) < 100_000]
     counts = Counter()
     with started(model) as (process, said), ThreadPoolExecutor(4) as clients:
         until = time.monotonic() + float(os.environ.get("VITLAB_FUZZ", "30"))
